@@ -1,0 +1,1 @@
+"""The runner, and one module or folder per stage."""

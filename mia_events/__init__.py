@@ -1,0 +1,1 @@
+"""The pure core: life cycles, ids, policies, digests. No IO."""

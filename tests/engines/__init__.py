@@ -1,0 +1,1 @@
+"""Real vLLM from the serve environment."""

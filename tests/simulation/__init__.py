@@ -1,0 +1,1 @@
+"""Real handlers over in-memory ledger, log and clock, scheduled from a seed."""
