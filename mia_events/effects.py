@@ -1,0 +1,211 @@
+"""What a handler may ask for. It yields one of these and is sent the reply; the runner performs the
+request, records the reply before the next one is made, and on a repeat reads it back instead."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from uuid import UUID
+
+import msgspec
+
+R = TypeVar("R")
+
+
+class Effect(msgspec.Struct, Generic[R], frozen=True, kw_only=True, tag_field="effect"):
+    """A request whose reply has type R. Equal requests have equal canonical bytes."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One chat message; `content` is plain text."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ModelReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A chat completion. `prompt_ids`, `token_ids` and `logprobs` (natural log, one per sampled
+    token) are there when the request asked for them; `problem` is set, and `text` empty, when a
+    tolerated call failed for good."""
+
+    text: str
+    finish_reason: str = "stop"
+    model: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    problem: str = ""
+
+
+class Call(Effect[ModelReply], frozen=True, kw_only=True, tag="call"):
+    """A chat completion by the model in `role` (planner, executor, judge, manager, router).
+
+    `model` is the served name pinned by the run (or the planner version). `schema` is a JSON Schema
+    for grammar-constrained decoding (untrained roles only). `tolerate`: a failure for good is a
+    reply with `problem` instead of the step's failure.
+    """
+
+    role: str
+    model: str
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int | None = None
+    schema: dict[str, Any] | None = None
+    capture_tokens: bool = False
+    tolerate: bool = False
+
+
+class Vectors(msgspec.Struct, frozen=True):
+    """Unit vectors, one per text."""
+
+    vectors: tuple[tuple[float, ...], ...]
+
+
+class Embed(Effect[Vectors], frozen=True, kw_only=True, tag="embed"):
+    """Embeddings of texts by the embedder."""
+
+    model: str
+    texts: tuple[str, ...]
+
+
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a tool gave; `ok` is false for an error observation."""
+
+    ok: bool
+    text: str
+    sources: tuple[str, ...] = ()
+
+
+class UseTool(Effect[ToolResult], frozen=True, kw_only=True, tag="tool"):
+    """One tool call with validated arguments, on behalf of a question."""
+
+    tool: str
+    arguments: dict[str, Any]
+    question: UUID
+    documents: str | None = None
+    idempotent: bool = True
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """A retrieved memory version with its score."""
+
+    id: UUID
+    version: int
+    text: str
+    question: str
+    outcome: Literal["success", "failure"]
+    score: float
+
+
+class Memories(msgspec.Struct, frozen=True):
+    """The read set of a retrieval: successes then failures, best first in each."""
+
+    items: tuple[Remembered, ...]
+
+
+class Recall(Effect[Memories], frozen=True, kw_only=True, tag="recall"):
+    """The best `successes` + `failures` memories of a scope as of `generation` (None: the newest).
+
+    `scope` is not part of the request's identity, so that runs over equal memories are equal."""
+
+    scope: str
+    vector: tuple[float, ...]
+    generation: int | None
+    successes: int = 2
+    failures: int = 2
+
+
+class Label(msgspec.Struct, frozen=True):
+    """A gold answer, or None when there is none yet."""
+
+    value: str | None
+
+
+class ReadLabel(Effect[Label], frozen=True, kw_only=True, tag="label"):
+    """The sealed label of a question. Its reply, and every later reply of the same step, is sealed."""
+
+    question: UUID
+
+
+class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout's stream as its question sees it: `history` holds payload bodies in order."""
+
+    number: int
+    id: UUID
+    ended: bool
+    history: tuple[msgspec.Raw, ...]
+
+
+class Rollouts(msgspec.Struct, frozen=True):
+    """All rollouts of a question, by number."""
+
+    items: tuple[RolloutView, ...]
+
+
+class ReadRollouts(Effect[Rollouts], frozen=True, kw_only=True, tag="rollouts"):
+    """The rollouts of a question from the ledger. Read only where they cannot change under the reader
+    (all planned, proposed or ended), hence not recorded."""
+
+    question: UUID
+
+
+class ConsolidatedQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """A question's contribution to memory: the body of its last event, with its position."""
+
+    question: UUID
+    position: int
+    body: msgspec.Raw
+
+
+class Consolidated(msgspec.Struct, frozen=True):
+    """A batch's questions by position."""
+
+    items: tuple[ConsolidatedQuestion, ...]
+
+
+class ReadBatch(Effect[Consolidated], frozen=True, kw_only=True, tag="batch"):
+    """What the ended questions of a batch left for memory; immutable, hence not recorded."""
+
+    run: UUID
+    number: int
+
+
+AnyEffect: TypeAlias = (
+    Call | Embed | UseTool | Recall | ReadLabel | ReadRollouts | ReadBatch
+)
+#: Effects that read what can no longer change; performed again on a repeat, never recorded.
+UNRECORDED: tuple[type[Any], ...] = (ReadRollouts, ReadBatch)
+#: Effects after which every reply of the step is kept in the sealed schema.
+SEALING: tuple[type[Any], ...] = (ReadLabel,)
+
+
+class Together(msgspec.Struct, frozen=True):
+    """Effects to perform at once; they take consecutive ordinals and the reply is a tuple."""
+
+    effects: tuple[AnyEffect, ...]
+
+
+Wanted: TypeAlias = AnyEffect | Together
+
+
+def ask(effect: Effect[R]) -> Generator[Wanted, Any, R]:
+    """``reply = yield from ask(Call(...))``: yield one effect, with the reply's type."""
+    reply: R = yield effect  # type: ignore[misc]  # every Effect subclass is in AnyEffect
+    return reply
+
+
+def ask_all(effects: tuple[Effect[R], ...]) -> Generator[Wanted, Any, tuple[R, ...]]:
+    """Yield several effects of one kind at once; the replies are in their order."""
+    replies: tuple[R, ...] = yield Together(effects)  # type: ignore[arg-type]
+    return replies
+
+
+__all__ = [
+    "SEALING", "UNRECORDED", "AnyEffect", "Call", "Consolidated", "ConsolidatedQuestion", "Effect",
+    "Embed", "Label", "Memories", "Message", "ModelReply", "ReadBatch", "ReadLabel", "ReadRollouts",
+    "Recall", "Remembered", "Rollouts", "RolloutView", "Together", "ToolResult", "UseTool", "Vectors",
+    "Wanted", "ask", "ask_all",
+]

@@ -1,0 +1,156 @@
+"""What a handler is given (a task) and what it gives back (a step)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from mia_events.effects import Wanted
+from mia_events.lifecycle import Kind
+from schemas.events import Event, MemoryCandidate, MemoryUse, Payload
+
+
+class ModelChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A role's model and sampling, as pinned by a run. `temperature` 0 is greedy."""
+
+    model: str
+    max_tokens: int = 256
+    temperature: float = 0.0
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a run's requests depend on, fixed at its creation.
+
+    `prompts` maps a prompt's name to its text, `roles` a role to its model. `rollouts` is G,
+    `batch_size` B, `lag` the generations a batch may be behind.
+    """
+
+    mode: str = "live"
+    rollouts: int = 1
+    batch_size: int = 1
+    lag: int = 0
+    seed: int = 0
+    deterministic: bool = False
+    prompts: dict[str, str] = {}
+    roles: dict[str, ModelChoice] = {}
+    options: dict[str, Any] = {}
+    max_turns: int = 6
+    max_replans: int = 1
+    question_deadline_s: float | None = None
+    batch_linger_s: float | None = None
+    batch_deadline_s: float | None = None
+    max_in_flight: int = 256
+    code_version: str = ""
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    """The run a task belongs to."""
+
+    run_no: int
+    id: UUID
+    name: str
+    scope: str
+    manifest: Manifest
+
+
+class QuestionView(msgspec.Struct, frozen=True, kw_only=True):
+    """The question a task serves. `documents` is the content hash of passages of its own."""
+
+    id: UUID
+    text: str
+    source: str
+    row: str
+    pass_no: int
+    position: int
+    documents: str | None = None
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One claimed command: the stream's history up to it, oldest first; the last event is the
+    command. `number` is the rollout's number or the learner's batch."""
+
+    run: RunView
+    question: QuestionView | None
+    stream: UUID
+    kind: Kind
+    status: str
+    version: int
+    event_id: UUID
+    history: tuple[Payload, ...]
+
+    @property
+    def command(self) -> Payload:
+        """The event to be handled."""
+        return self.history[-1]
+
+    def last(self, kind: type[Any]) -> Any:
+        """The newest event of a type in the history, or None."""
+        return next((event for event in reversed(self.history) if isinstance(event, kind)), None)
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """An event for another stream, applied when that stream is in one of `when`, else dropped.
+    `when` empty: the stream is created. `number`: the rollout's number, for a creation."""
+
+    kind: Kind
+    stream: UUID
+    event: Event
+    when: frozenset[str] = frozenset()
+    number: int | None = None
+
+
+class MemoryWrite(msgspec.Struct, frozen=True, kw_only=True):
+    """Memories to write in the same transaction as a generation `generation` (None: the scope's next),
+    each with the question it came from, in order."""
+
+    scope: str
+    generation: int | None
+    candidates: tuple[tuple[UUID, MemoryCandidate], ...]
+    uses: tuple[tuple[UUID, MemoryUse], ...]
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """What should happen: one event on the task's own stream, orders to others, memory."""
+
+    event: Event
+    orders: tuple[Order, ...] = ()
+    memory: MemoryWrite | None = None
+
+
+class Poison(Exception):  # noqa: N818 - a class of error, named as operators name it
+    """The command can never succeed: dead-letter it now."""
+
+
+class Transient(Exception):  # noqa: N818
+    """It may succeed later: retry with back-off."""
+
+
+class Late(Exception):  # noqa: N818
+    """It should be tried again after `delay_s` seconds; not a failure of the command."""
+
+    def __init__(self, message: str, delay_s: float) -> None:
+        super().__init__(message)
+        self.delay_s = delay_s
+
+
+class OutcomeUnknown(Poison):
+    """A call that is not idempotent may have happened and left no result."""
+
+
+class NonDeterminism(Poison):
+    """A repeated step asked for something other than what was recorded for it."""
+
+
+Plan: TypeAlias = Generator[Wanted, Any, Step]
+Handler: TypeAlias = Callable[[Task], Plan]
+#: Handlers of one stage, by the type of the event they handle.
+Stage: TypeAlias = Mapping[type[Event], Handler]
+
+__all__ = [
+    "Handler", "Late", "Manifest", "MemoryWrite", "ModelChoice", "NonDeterminism", "Order",
+    "OutcomeUnknown", "Plan", "Poison", "QuestionView", "RunView", "Stage", "Step", "Task",
+    "Transient",
+]

@@ -1,0 +1,400 @@
+"""What can happen to a stream: one frozen struct per event type, tagged by its name on the wire.
+
+An event is at once the fact ("the plan was written") and, when the life cycle gives it a topic,
+the command that the next stage consumes. Fields may be added with a default, never renamed,
+retyped or removed while a retained record can hold them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+from uuid import UUID
+
+import msgspec
+
+Grade: TypeAlias = Literal["correct", "incorrect", "not_attempted", "unjudged"]
+FailureReason: TypeAlias = Literal[
+    "no_answer", "dead_letter", "timed_out", "cancelled", "outcome_unknown", "no_rollout_left"
+]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """Base of every payload; unknown fields are tolerated so that old readers survive new writers."""
+
+
+class MemoryCandidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A memory that a question's trajectories support; `vector` is a unit vector of the embedder's
+    dimension, `rollout` the number of the rollout it was distilled from."""
+
+    dedupe_key: str
+    text: str
+    question: str
+    outcome: Literal["success", "failure"]
+    rollout: int
+    plan: str = ""
+    vector: tuple[float, ...] = ()
+
+
+class MemoryUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Credit for one retrieved memory: `won` when the question it served went well."""
+
+    memory: UUID
+    won: bool
+
+
+# --- question ---------------------------------------------------------------------------------
+
+
+class QuestionAsked(Event, kw_only=True, tag="question.asked"):
+    """A question was accepted. (`source`, `row`, `pass_no`) identifies it within its run."""
+
+    text: str
+    source: str
+    row: str
+    pass_no: int = 0
+    images: tuple[str, ...] = ()
+    documents: str | None = None
+
+
+class QuestionOpened(Event, kw_only=True, tag="question.opened"):
+    """The question may start: its position in the run, its batch (None in live mode), pinned to a
+    memory generation and a planner version."""
+
+    position: int
+    batch: int | None = None
+    generation: int
+    policy: str = "base"
+
+
+class QuestionFannedOut(Event, kw_only=True, tag="question.fanned_out"):
+    """`rollouts` independent attempts were started."""
+
+    rollouts: int
+
+
+class QuestionPlanned(Event, kw_only=True, tag="question.planned"):
+    """Every rollout has a plan or has ended."""
+
+
+class QuestionRouted(Event, kw_only=True, tag="question.routed"):
+    """The router's order of preference over rollout numbers; the first runs as the candidate."""
+
+    order: tuple[int, ...]
+    method: str = "single"
+
+
+class QuestionSettling(Event, kw_only=True, tag="question.settling"):
+    """The candidate rollout came to an end; the question must take its answer or the next one."""
+
+    candidate: int
+
+
+class QuestionRerouted(Event, kw_only=True, tag="question.rerouted"):
+    """The candidate had no answer; rollout number `candidate` runs next."""
+
+    candidate: int
+    remaining: tuple[int, ...] = ()
+
+
+class QuestionAnswered(Event, kw_only=True, tag="question.answered"):
+    """The official answer, with the rollout that gave it and what it rests on."""
+
+    answer: str
+    rollout: int
+    memories: tuple[UUID, ...] = ()
+    sources: tuple[str, ...] = ()
+    policy: str = "base"
+
+
+class QuestionFailed(Event, kw_only=True, tag="question.failed"):
+    """The question ended without an answer, for a stated reason."""
+
+    reason: FailureReason
+    detail: str = ""
+
+
+class QuestionGraded(Event, kw_only=True, tag="question.graded"):
+    """Every rollout of the question has ended."""
+
+
+class QuestionConsolidated(Event, kw_only=True, tag="question.consolidated"):
+    """The question is over: its grade, and what it leaves for memory."""
+
+    grade: Grade = "unjudged"
+    memories: tuple[MemoryCandidate, ...] = ()
+    uses: tuple[MemoryUse, ...] = ()
+    problem: str = ""
+
+
+# --- rollout ----------------------------------------------------------------------------------
+
+
+class RolloutOpened(Event, kw_only=True, tag="rollout.opened"):
+    """Rollout number `number` (from 0) of its question starts with a plan to be written."""
+
+    number: int
+    generation: int
+    policy: str = "base"
+
+
+class RolloutPlanned(Event, kw_only=True, tag="rollout.planned"):
+    """A plan was written, from these memories."""
+
+    plan: str
+    memories: tuple[UUID, ...] = ()
+    policy: str = "base"
+
+
+class RolloutChosen(Event, kw_only=True, tag="rollout.chosen"):
+    """The question orders this rollout to run: before its answer (candidate) or after (sibling)."""
+
+    role: Literal["candidate", "sibling"]
+
+
+class TurnToolCalled(Event, kw_only=True, tag="turn.tool_called"):
+    """An executor turn asked for a tool with arguments that fit its schema (`arguments`: JSON)."""
+
+    turn: int
+    text: str
+    tool: str
+    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class TurnRejected(Event, kw_only=True, tag="turn.rejected"):
+    """An executor turn did not parse; `observation` is what the model is told."""
+
+    turn: int
+    text: str
+    observation: str
+
+
+class ToolReturned(Event, kw_only=True, tag="tool.returned"):
+    """A tool's result, quoted as data; `ok` is false for an error observation."""
+
+    turn: int
+    ok: bool
+    observation: str
+    sources: tuple[str, ...] = ()
+
+
+class TurnAnswered(Event, kw_only=True, tag="turn.answered"):
+    """The executor ended a phase; `answer` is None when its budget ran out first."""
+
+    turn: int
+    text: str
+    answer: str | None = None
+
+
+class RolloutReplanned(Event, kw_only=True, tag="rollout.replanned"):
+    """Reflection asked for one supplementary plan."""
+
+    plan: str
+
+
+class RolloutProposed(Event, kw_only=True, tag="rollout.proposed"):
+    """The candidate finished; it waits until its question has committed an answer."""
+
+    answer: str | None = None
+
+
+class RolloutSubmitted(Event, kw_only=True, tag="rollout.submitted"):
+    """The question has its answer: the proposed rollout may be judged."""
+
+
+class RolloutFinished(Event, kw_only=True, tag="rollout.finished"):
+    """A sibling finished and may be judged."""
+
+    answer: str | None = None
+
+
+class RolloutJudged(Event, kw_only=True, tag="rollout.judged"):
+    """The grade of the final answer; `parts` are the judge's own scores by name."""
+
+    grade: Grade
+    judge: str
+    parts: dict[str, float] = {}
+    reason: str = ""
+
+
+class RolloutFailed(Event, kw_only=True, tag="rollout.failed"):
+    """The rollout ended without a grade. It counts as ended, so that no group waits for it."""
+
+    reason: FailureReason
+    detail: str = ""
+
+
+class RolloutRedriven(Event, kw_only=True, tag="rollout.redriven"):
+    """An operator reopened a failed rollout of a group that is still open."""
+
+
+# --- batch, learner, run ----------------------------------------------------------------------
+
+
+class BatchStarted(Event, kw_only=True, tag="batch.started"):
+    """Batch `number` received its first question."""
+
+    number: int
+
+
+class BatchOpened(Event, kw_only=True, tag="batch.opened"):
+    """The batch's questions may start, all on this memory generation and planner version."""
+
+    number: int
+    generation: int
+    policy: str = "base"
+
+
+class BatchClosed(Event, kw_only=True, tag="batch.closed"):
+    """No further question joins the batch of `size` questions."""
+
+    number: int
+    size: int
+    reason: Literal["full", "run_closed", "linger", "deadline"]
+
+
+class BatchEnded(Event, kw_only=True, tag="batch.ended"):
+    """Every question of the batch has ended."""
+
+    number: int
+
+
+class LearnerStarted(Event, kw_only=True, tag="learner.started"):
+    """The run learns from its batches, one at a time, in order."""
+
+
+class LearnerBatchReady(Event, kw_only=True, tag="learner.batch_ready"):
+    """The next batch in order has ended: merge its memories."""
+
+    number: int
+
+
+class LearnerMerged(Event, kw_only=True, tag="learner.merged"):
+    """Memory generation `generation` was written from batch `number`; training may follow."""
+
+    number: int
+    generation: int
+    inserted: int = 0
+    replaced: int = 0
+
+
+class LearnerSealed(Event, kw_only=True, tag="learner.sealed"):
+    """Generation `generation` is final: its merge and its training decision are recorded."""
+
+    number: int
+    generation: int
+    training: Literal["none_configured", "promoted", "held_back", "skipped", "failed", "timed_out"]
+    policy: str = "base"
+    problem: str = ""
+
+
+class RunCreated(Event, kw_only=True, tag="run.created"):
+    """A run with its manifest, by the manifest's digest."""
+
+    name: str
+    manifest_sha256: str
+
+
+class RunPaused(Event, kw_only=True, tag="run.paused"):
+    """Admission, claims, timers and deadlines stand still."""
+
+
+class RunResumed(Event, kw_only=True, tag="run.resumed"):
+    """The run goes on; deadlines moved by `paused_seconds`."""
+
+    paused_seconds: float
+
+
+class RunClosed(Event, kw_only=True, tag="run.closed"):
+    """No further question is admitted."""
+
+
+class RunFinished(Event, kw_only=True, tag="run.finished"):
+    """Every accepted question has ended."""
+
+    questions: int
+
+
+class RunCancelled(Event, kw_only=True, tag="run.cancelled"):
+    """The run was abandoned; what was open ended as cancelled."""
+
+
+# --- facts of their own ------------------------------------------------------------------------
+
+
+class LabelReceived(Event, kw_only=True, tag="label.received"):
+    """A label for `question` was sealed; `commitment` is the salted SHA-256 of its value."""
+
+    question: UUID
+    commitment: str
+
+
+# --- facts for users --------------------------------------------------------------------------
+
+
+class DeadLetter(Event, kw_only=True, tag="dead_letter"):
+    """What could not be handled, without its bytes: they are kept sealed under `sha256`."""
+
+    error_class: str
+    message: str
+    origin: str
+    sha256: str
+    attempts: int = 0
+
+
+Payload: TypeAlias = (
+    QuestionAsked
+    | QuestionOpened
+    | QuestionFannedOut
+    | QuestionPlanned
+    | QuestionRouted
+    | QuestionSettling
+    | QuestionRerouted
+    | QuestionAnswered
+    | QuestionFailed
+    | QuestionGraded
+    | QuestionConsolidated
+    | RolloutOpened
+    | RolloutPlanned
+    | RolloutChosen
+    | TurnToolCalled
+    | TurnRejected
+    | ToolReturned
+    | TurnAnswered
+    | RolloutReplanned
+    | RolloutProposed
+    | RolloutSubmitted
+    | RolloutFinished
+    | RolloutJudged
+    | RolloutFailed
+    | RolloutRedriven
+    | BatchStarted
+    | BatchOpened
+    | BatchClosed
+    | BatchEnded
+    | LearnerStarted
+    | LearnerBatchReady
+    | LearnerMerged
+    | LearnerSealed
+    | RunCreated
+    | RunPaused
+    | RunResumed
+    | RunClosed
+    | RunFinished
+    | RunCancelled
+    | LabelReceived
+    | DeadLetter
+)
+
+EVENT_TYPES: dict[str, type[Event]] = {
+    str(cls.__struct_config__.tag): cls for cls in get_args(Payload)
+}
+
+
+def event_type(payload: Event) -> str:
+    """The wire name of a payload, such as ``rollout.planned``."""
+    return str(payload.__struct_config__.tag)
+
+
+__all__ = ["EVENT_TYPES", "Event", "FailureReason", "Grade", "Payload", "event_type"] + sorted(
+    cls.__name__ for cls in (*EVENT_TYPES.values(), MemoryCandidate, MemoryUse)
+)
