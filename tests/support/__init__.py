@@ -1,0 +1,3 @@
+"""What tests share."""
+
+__all__: list[str] = []
