@@ -113,7 +113,6 @@ def test_a_step_with_one_call_records_it_with_the_step() -> None:
 def test_an_effect_is_recorded_before_the_next_is_performed() -> None:
     """Between two calls the first one's record is due."""
     drive = Drive(_two_calls, _task())
-    assert not drive.must_record
     drive.give(drive.asks[0], _reply("x"))
     assert drive.must_record
     (row,) = drive.take()
