@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
 
 from schemas.events import EVENT_TYPES, Event, Payload, event_type
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
+_MAX_QUOTED: Final = 200
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    id: UUID
+    type: str
+    # Left out on the wire while it is 1, so absence must mean 1 for ever.
+    schema_version: Annotated[int, msgspec.Meta(ge=1)] = 1
+    run: UUID
+    stream: UUID
+    seq: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+    cause: UUID | None = None
+    correlation: UUID | None = None
+    occurred_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    trace: str | None = None
+
+
+class Envelope(_Header, frozen=True, kw_only=True, omit_defaults=True):
     """A payload with its identity.
 
     `stream` is the unit of order and `seq` its place in it (from 1); `cause` is the event that led
     here, `correlation` the question, `trace` a W3C traceparent.
     """
 
-    id: UUID
-    type: str
-    schema_version: int = SCHEMA_VERSION
-    run: UUID
-    stream: UUID
-    seq: int
-    cause: UUID | None = None
-    correlation: UUID | None = None
-    occurred_at: datetime
-    trace: str | None = None
     data: Payload
 
 
-class Unreadable(ValueError):  # noqa: N818 - the two subclasses say what is wrong
+class Unreadable(ValueError):
     """A record that cannot be turned into an event."""
 
 
@@ -42,17 +47,21 @@ class Malformed(Unreadable):
 
 
 class UnknownType(Unreadable):
-    """A well-formed record of a type this version does not know: park it."""
+    """A well-formed record of a type or schema version that is newer than this code: park it."""
 
 
-class _Header(msgspec.Struct):
+class _Tag(msgspec.Struct):
     type: str
-    data: msgspec.Raw
 
 
-_payload_decoder = msgspec.json.Decoder(Payload)
+_payload_decoder: msgspec.json.Decoder[Payload] = msgspec.json.Decoder(Payload)
 _envelope_decoder = msgspec.json.Decoder(Envelope)
+_header_decoder = msgspec.json.Decoder(_Header)
+_tag_decoder = msgspec.json.Decoder(_Tag)
 _encoder = msgspec.json.Encoder()
+#: Whatever the decoder raises on bytes from a stranger: the last two for bytes that are no UTF-8
+#: and for nesting deeper than the interpreter's stack.
+_FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def encode_payload(payload: Event) -> bytes:
@@ -64,8 +73,9 @@ def decode_payload(body: bytes) -> Payload:
     """Read a stored payload. Raises `Malformed` or `UnknownType`."""
     try:
         return _payload_decoder.decode(body)
-    except msgspec.DecodeError as error:
-        raise _classified(body, error, tag=_tag_of(body)) from error
+    except _FAULTS as error:
+        tag = _read(_tag_decoder, body)
+        raise _unreadable(body, error, tag.type if tag is not None else None) from error
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
@@ -77,34 +87,48 @@ def decode_envelope(record: bytes) -> Envelope:
     """Read a record. Raises `Malformed` with the path of the fault, or `UnknownType`."""
     try:
         envelope = _envelope_decoder.decode(record)
-    except msgspec.DecodeError as error:
-        raise _classified(record, error, tag=_type_of(record)) from error
+    except _FAULTS as error:
+        raise _unreadable_record(record, error) from error
+    if envelope.schema_version > SCHEMA_VERSION:
+        raise _from_the_future(f"schema version {envelope.schema_version}")
     if envelope.type != event_type(envelope.data):
-        message = f"envelope says type {envelope.type!r}, its data says {event_type(envelope.data)!r}"
-        raise Malformed(message)
+        raise Malformed(
+            f"the envelope says type {_quoted(envelope.type)}, its data says "
+            f"{event_type(envelope.data)!r} - at `$.type`"
+        )
     return envelope
 
 
-def _classified(record: bytes, error: Exception, *, tag: str | None) -> Unreadable:
-    if tag is not None and tag not in EVENT_TYPES:
-        return UnknownType(f"unknown event type {tag!r}: a newer version wrote it; upgrade this one")
-    return Malformed(f"{error} ({len(record)} bytes)")
+def _unreadable_record(record: bytes, error: Exception) -> Unreadable:
+    header = _read(_header_decoder, record)
+    if header is not None and header.schema_version > SCHEMA_VERSION:
+        return _from_the_future(f"schema version {header.schema_version}")
+    return _unreadable(record, error, header.type if header is not None else None)
 
 
-def _type_of(record: bytes) -> str | None:
+def _unreadable(record: bytes, error: Exception, type_: str | None) -> Unreadable:
+    if type_ is not None and type_ not in EVENT_TYPES:
+        return _from_the_future(f"event type {_quoted(type_)}")
+    # The message says what was found and, at its end, where; a found value may be of any length.
+    fault = str(error)
+    if len(fault) > _MAX_QUOTED:
+        fault = f"{fault[: _MAX_QUOTED // 2]}[...]{fault[-_MAX_QUOTED // 2 :]}"
+    return Malformed(f"{fault} ({len(record)} bytes)")
+
+
+def _from_the_future(what: str) -> UnknownType:
+    return UnknownType(f"unknown {what}: a newer version wrote it; upgrade this one")
+
+
+def _read(decoder: msgspec.json.Decoder[Any], record: bytes) -> Any:  # noqa: ANN401 - as decoded
     try:
-        return msgspec.json.decode(record, type=_Header).type
-    except msgspec.DecodeError:
+        return decoder.decode(record)
+    except _FAULTS:
         return None
 
 
-def _tag_of(body: bytes) -> str | None:
-    try:
-        value: Any = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return None
-    tag = value.get("type") if isinstance(value, dict) else None
-    return tag if isinstance(tag, str) else None
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}[...]")
 
 
 __all__ = [

@@ -19,12 +19,15 @@ FailureReason: TypeAlias = Literal[
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
-    """Base of every payload; unknown fields are tolerated so that old readers survive new writers."""
+    """Base of every payload; unknown fields are tolerated: old readers survive new writers."""
 
 
 class MemoryCandidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A memory that a question's trajectories support; `vector` is a unit vector of the embedder's
-    dimension, `rollout` the number of the rollout it was distilled from."""
+    """A memory that a question's trajectories support.
+
+    `vector` is a unit vector of the embedder's dimension, `rollout` the number of the rollout it
+    was distilled from.
+    """
 
     dedupe_key: str
     text: str
@@ -45,7 +48,7 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # --- question ---------------------------------------------------------------------------------
 
 
-class QuestionAsked(Event, kw_only=True, tag="question.asked"):
+class QuestionAsked(Event, frozen=True, kw_only=True, tag="question.asked"):
     """A question was accepted. (`source`, `row`, `pass_no`) identifies it within its run."""
 
     text: str
@@ -56,9 +59,11 @@ class QuestionAsked(Event, kw_only=True, tag="question.asked"):
     documents: str | None = None
 
 
-class QuestionOpened(Event, kw_only=True, tag="question.opened"):
-    """The question may start: its position in the run, its batch (None in live mode), pinned to a
-    memory generation and a planner version."""
+class QuestionOpened(Event, frozen=True, kw_only=True, tag="question.opened"):
+    """The question may start, pinned to a memory generation and a planner version.
+
+    `position` is its place in the run, `batch` is None in live mode.
+    """
 
     position: int
     batch: int | None = None
@@ -66,37 +71,37 @@ class QuestionOpened(Event, kw_only=True, tag="question.opened"):
     policy: str = "base"
 
 
-class QuestionFannedOut(Event, kw_only=True, tag="question.fanned_out"):
+class QuestionFannedOut(Event, frozen=True, kw_only=True, tag="question.fanned_out"):
     """`rollouts` independent attempts were started."""
 
     rollouts: int
 
 
-class QuestionPlanned(Event, kw_only=True, tag="question.planned"):
+class QuestionPlanned(Event, frozen=True, kw_only=True, tag="question.planned"):
     """Every rollout has a plan or has ended."""
 
 
-class QuestionRouted(Event, kw_only=True, tag="question.routed"):
+class QuestionRouted(Event, frozen=True, kw_only=True, tag="question.routed"):
     """The router's order of preference over rollout numbers; the first runs as the candidate."""
 
     order: tuple[int, ...]
     method: str = "single"
 
 
-class QuestionSettling(Event, kw_only=True, tag="question.settling"):
+class QuestionSettling(Event, frozen=True, kw_only=True, tag="question.settling"):
     """The candidate rollout came to an end; the question must take its answer or the next one."""
 
     candidate: int
 
 
-class QuestionRerouted(Event, kw_only=True, tag="question.rerouted"):
+class QuestionRerouted(Event, frozen=True, kw_only=True, tag="question.rerouted"):
     """The candidate had no answer; rollout number `candidate` runs next."""
 
     candidate: int
     remaining: tuple[int, ...] = ()
 
 
-class QuestionAnswered(Event, kw_only=True, tag="question.answered"):
+class QuestionAnswered(Event, frozen=True, kw_only=True, tag="question.answered"):
     """The official answer, with the rollout that gave it and what it rests on."""
 
     answer: str
@@ -106,18 +111,18 @@ class QuestionAnswered(Event, kw_only=True, tag="question.answered"):
     policy: str = "base"
 
 
-class QuestionFailed(Event, kw_only=True, tag="question.failed"):
+class QuestionFailed(Event, frozen=True, kw_only=True, tag="question.failed"):
     """The question ended without an answer, for a stated reason."""
 
     reason: FailureReason
     detail: str = ""
 
 
-class QuestionGraded(Event, kw_only=True, tag="question.graded"):
+class QuestionGraded(Event, frozen=True, kw_only=True, tag="question.graded"):
     """Every rollout of the question has ended."""
 
 
-class QuestionConsolidated(Event, kw_only=True, tag="question.consolidated"):
+class QuestionConsolidated(Event, frozen=True, kw_only=True, tag="question.consolidated"):
     """The question is over: its grade, and what it leaves for memory."""
 
     grade: Grade = "unjudged"
@@ -129,7 +134,7 @@ class QuestionConsolidated(Event, kw_only=True, tag="question.consolidated"):
 # --- rollout ----------------------------------------------------------------------------------
 
 
-class RolloutOpened(Event, kw_only=True, tag="rollout.opened"):
+class RolloutOpened(Event, frozen=True, kw_only=True, tag="rollout.opened"):
     """Rollout number `number` (from 0) of its question starts with a plan to be written."""
 
     number: int
@@ -137,7 +142,7 @@ class RolloutOpened(Event, kw_only=True, tag="rollout.opened"):
     policy: str = "base"
 
 
-class RolloutPlanned(Event, kw_only=True, tag="rollout.planned"):
+class RolloutPlanned(Event, frozen=True, kw_only=True, tag="rollout.planned"):
     """A plan was written, from these memories."""
 
     plan: str
@@ -145,22 +150,26 @@ class RolloutPlanned(Event, kw_only=True, tag="rollout.planned"):
     policy: str = "base"
 
 
-class RolloutChosen(Event, kw_only=True, tag="rollout.chosen"):
+class RolloutChosen(Event, frozen=True, kw_only=True, tag="rollout.chosen"):
     """The question orders this rollout to run: before its answer (candidate) or after (sibling)."""
 
     role: Literal["candidate", "sibling"]
 
 
-class TurnToolCalled(Event, kw_only=True, tag="turn.tool_called"):
+def _no_arguments() -> msgspec.Raw:
+    return msgspec.Raw(b"{}")
+
+
+class TurnToolCalled(Event, frozen=True, kw_only=True, tag="turn.tool_called"):
     """An executor turn asked for a tool with arguments that fit its schema (`arguments`: JSON)."""
 
     turn: int
     text: str
     tool: str
-    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+    arguments: msgspec.Raw = msgspec.field(default_factory=_no_arguments)
 
 
-class TurnRejected(Event, kw_only=True, tag="turn.rejected"):
+class TurnRejected(Event, frozen=True, kw_only=True, tag="turn.rejected"):
     """An executor turn did not parse; `observation` is what the model is told."""
 
     turn: int
@@ -168,7 +177,7 @@ class TurnRejected(Event, kw_only=True, tag="turn.rejected"):
     observation: str
 
 
-class ToolReturned(Event, kw_only=True, tag="tool.returned"):
+class ToolReturned(Event, frozen=True, kw_only=True, tag="tool.returned"):
     """A tool's result, quoted as data; `ok` is false for an error observation."""
 
     turn: int
@@ -177,7 +186,7 @@ class ToolReturned(Event, kw_only=True, tag="tool.returned"):
     sources: tuple[str, ...] = ()
 
 
-class TurnAnswered(Event, kw_only=True, tag="turn.answered"):
+class TurnAnswered(Event, frozen=True, kw_only=True, tag="turn.answered"):
     """The executor ended a phase; `answer` is None when its budget ran out first."""
 
     turn: int
@@ -185,29 +194,29 @@ class TurnAnswered(Event, kw_only=True, tag="turn.answered"):
     answer: str | None = None
 
 
-class RolloutReplanned(Event, kw_only=True, tag="rollout.replanned"):
+class RolloutReplanned(Event, frozen=True, kw_only=True, tag="rollout.replanned"):
     """Reflection asked for one supplementary plan."""
 
     plan: str
 
 
-class RolloutProposed(Event, kw_only=True, tag="rollout.proposed"):
+class RolloutProposed(Event, frozen=True, kw_only=True, tag="rollout.proposed"):
     """The candidate finished; it waits until its question has committed an answer."""
 
     answer: str | None = None
 
 
-class RolloutSubmitted(Event, kw_only=True, tag="rollout.submitted"):
+class RolloutSubmitted(Event, frozen=True, kw_only=True, tag="rollout.submitted"):
     """The question has its answer: the proposed rollout may be judged."""
 
 
-class RolloutFinished(Event, kw_only=True, tag="rollout.finished"):
+class RolloutFinished(Event, frozen=True, kw_only=True, tag="rollout.finished"):
     """A sibling finished and may be judged."""
 
     answer: str | None = None
 
 
-class RolloutJudged(Event, kw_only=True, tag="rollout.judged"):
+class RolloutJudged(Event, frozen=True, kw_only=True, tag="rollout.judged"):
     """The grade of the final answer; `parts` are the judge's own scores by name."""
 
     grade: Grade
@@ -216,27 +225,27 @@ class RolloutJudged(Event, kw_only=True, tag="rollout.judged"):
     reason: str = ""
 
 
-class RolloutFailed(Event, kw_only=True, tag="rollout.failed"):
+class RolloutFailed(Event, frozen=True, kw_only=True, tag="rollout.failed"):
     """The rollout ended without a grade. It counts as ended, so that no group waits for it."""
 
     reason: FailureReason
     detail: str = ""
 
 
-class RolloutRedriven(Event, kw_only=True, tag="rollout.redriven"):
+class RolloutRedriven(Event, frozen=True, kw_only=True, tag="rollout.redriven"):
     """An operator reopened a failed rollout of a group that is still open."""
 
 
 # --- batch, learner, run ----------------------------------------------------------------------
 
 
-class BatchStarted(Event, kw_only=True, tag="batch.started"):
+class BatchStarted(Event, frozen=True, kw_only=True, tag="batch.started"):
     """Batch `number` received its first question."""
 
     number: int
 
 
-class BatchOpened(Event, kw_only=True, tag="batch.opened"):
+class BatchOpened(Event, frozen=True, kw_only=True, tag="batch.opened"):
     """The batch's questions may start, all on this memory generation and planner version."""
 
     number: int
@@ -244,7 +253,7 @@ class BatchOpened(Event, kw_only=True, tag="batch.opened"):
     policy: str = "base"
 
 
-class BatchClosed(Event, kw_only=True, tag="batch.closed"):
+class BatchClosed(Event, frozen=True, kw_only=True, tag="batch.closed"):
     """No further question joins the batch of `size` questions."""
 
     number: int
@@ -252,23 +261,23 @@ class BatchClosed(Event, kw_only=True, tag="batch.closed"):
     reason: Literal["full", "run_closed", "linger", "deadline"]
 
 
-class BatchEnded(Event, kw_only=True, tag="batch.ended"):
+class BatchEnded(Event, frozen=True, kw_only=True, tag="batch.ended"):
     """Every question of the batch has ended."""
 
     number: int
 
 
-class LearnerStarted(Event, kw_only=True, tag="learner.started"):
+class LearnerStarted(Event, frozen=True, kw_only=True, tag="learner.started"):
     """The run learns from its batches, one at a time, in order."""
 
 
-class LearnerBatchReady(Event, kw_only=True, tag="learner.batch_ready"):
+class LearnerBatchReady(Event, frozen=True, kw_only=True, tag="learner.batch_ready"):
     """The next batch in order has ended: merge its memories."""
 
     number: int
 
 
-class LearnerMerged(Event, kw_only=True, tag="learner.merged"):
+class LearnerMerged(Event, frozen=True, kw_only=True, tag="learner.merged"):
     """Memory generation `generation` was written from batch `number`; training may follow."""
 
     number: int
@@ -277,7 +286,7 @@ class LearnerMerged(Event, kw_only=True, tag="learner.merged"):
     replaced: int = 0
 
 
-class LearnerSealed(Event, kw_only=True, tag="learner.sealed"):
+class LearnerSealed(Event, frozen=True, kw_only=True, tag="learner.sealed"):
     """Generation `generation` is final: its merge and its training decision are recorded."""
 
     number: int
@@ -287,41 +296,41 @@ class LearnerSealed(Event, kw_only=True, tag="learner.sealed"):
     problem: str = ""
 
 
-class RunCreated(Event, kw_only=True, tag="run.created"):
+class RunCreated(Event, frozen=True, kw_only=True, tag="run.created"):
     """A run with its manifest, by the manifest's digest."""
 
     name: str
     manifest_sha256: str
 
 
-class RunPaused(Event, kw_only=True, tag="run.paused"):
+class RunPaused(Event, frozen=True, kw_only=True, tag="run.paused"):
     """Admission, claims, timers and deadlines stand still."""
 
 
-class RunResumed(Event, kw_only=True, tag="run.resumed"):
+class RunResumed(Event, frozen=True, kw_only=True, tag="run.resumed"):
     """The run goes on; deadlines moved by `paused_seconds`."""
 
     paused_seconds: float
 
 
-class RunClosed(Event, kw_only=True, tag="run.closed"):
+class RunClosed(Event, frozen=True, kw_only=True, tag="run.closed"):
     """No further question is admitted."""
 
 
-class RunFinished(Event, kw_only=True, tag="run.finished"):
+class RunFinished(Event, frozen=True, kw_only=True, tag="run.finished"):
     """Every accepted question has ended."""
 
     questions: int
 
 
-class RunCancelled(Event, kw_only=True, tag="run.cancelled"):
+class RunCancelled(Event, frozen=True, kw_only=True, tag="run.cancelled"):
     """The run was abandoned; what was open ended as cancelled."""
 
 
 # --- facts of their own ------------------------------------------------------------------------
 
 
-class LabelReceived(Event, kw_only=True, tag="label.received"):
+class LabelReceived(Event, frozen=True, kw_only=True, tag="label.received"):
     """A label for `question` was sealed; `commitment` is the salted SHA-256 of its value."""
 
     question: UUID
@@ -331,7 +340,7 @@ class LabelReceived(Event, kw_only=True, tag="label.received"):
 # --- facts for users --------------------------------------------------------------------------
 
 
-class DeadLetter(Event, kw_only=True, tag="dead_letter"):
+class DeadLetter(Event, frozen=True, kw_only=True, tag="dead_letter"):
     """What could not be handled, without its bytes: they are kept sealed under `sha256`."""
 
     error_class: str
@@ -395,6 +404,54 @@ def event_type(payload: Event) -> str:
     return str(payload.__struct_config__.tag)
 
 
-__all__ = ["EVENT_TYPES", "Event", "FailureReason", "Grade", "Payload", "event_type"] + sorted(
-    cls.__name__ for cls in (*EVENT_TYPES.values(), MemoryCandidate, MemoryUse)
-)
+__all__ = [
+    "EVENT_TYPES",
+    "BatchClosed",
+    "BatchEnded",
+    "BatchOpened",
+    "BatchStarted",
+    "DeadLetter",
+    "Event",
+    "FailureReason",
+    "Grade",
+    "LabelReceived",
+    "LearnerBatchReady",
+    "LearnerMerged",
+    "LearnerSealed",
+    "LearnerStarted",
+    "MemoryCandidate",
+    "MemoryUse",
+    "Payload",
+    "QuestionAnswered",
+    "QuestionAsked",
+    "QuestionConsolidated",
+    "QuestionFailed",
+    "QuestionFannedOut",
+    "QuestionGraded",
+    "QuestionOpened",
+    "QuestionPlanned",
+    "QuestionRerouted",
+    "QuestionRouted",
+    "QuestionSettling",
+    "RolloutChosen",
+    "RolloutFailed",
+    "RolloutFinished",
+    "RolloutJudged",
+    "RolloutOpened",
+    "RolloutPlanned",
+    "RolloutProposed",
+    "RolloutRedriven",
+    "RolloutReplanned",
+    "RolloutSubmitted",
+    "RunCancelled",
+    "RunClosed",
+    "RunCreated",
+    "RunFinished",
+    "RunPaused",
+    "RunResumed",
+    "ToolReturned",
+    "TurnAnswered",
+    "TurnRejected",
+    "TurnToolCalled",
+    "event_type",
+]
