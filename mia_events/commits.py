@@ -80,7 +80,7 @@ class StepCommit(msgspec.Struct, frozen=True, kw_only=True):
     question: QuestionUpdate | None = None
     joins: tuple[Join, ...] = ()
     memory: MemoryWrite | None = None
-    seals: bool = False
+    generation: int | None = None  #: the memory generation that this step seals
 
     @property
     def touches(self) -> frozenset[UUID]:
@@ -108,7 +108,7 @@ def step_commit(
         question=_question_update(task, step.event),
         joins=_joins(task, step, own),
         memory=step.memory,
-        seals=isinstance(step.event, ev.LearnerSealed),
+        generation=step.event.generation if isinstance(step.event, ev.LearnerSealed) else None,
     )
 
 

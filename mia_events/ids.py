@@ -19,9 +19,18 @@ def rollout_id(question: UUID, number: int) -> UUID:
     return uuid5(question, f"rollout\x1f{number}")
 
 
+def named_id(owner: UUID, name: str) -> UUID:
+    """The UUID of what the database itself appends: version 8 over SHA-256, since the database has no
+    SHA-1 for version 5. The SQL function of the same name agrees."""
+    digest = bytearray(sha256(owner.bytes + name.encode()).digest()[:16])
+    digest[6] = (digest[6] & 0x0F) | 0x80
+    digest[8] = (digest[8] & 0x3F) | 0x80
+    return UUID(bytes=bytes(digest))
+
+
 def batch_id(run: UUID, number: int) -> UUID:
     """Batch `number` (from 0) of a run."""
-    return uuid5(run, f"batch\x1f{number}")
+    return named_id(run, f"batch:{number}")
 
 
 def learner_id(run: UUID) -> UUID:
@@ -63,6 +72,7 @@ __all__ = [
     "join_id",
     "learner_id",
     "memory_id",
+    "named_id",
     "order_id",
     "question_id",
     "rollout_id",

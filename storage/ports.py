@@ -135,11 +135,12 @@ class TopicState(msgspec.Struct, frozen=True):
 
 
 class Due(msgspec.Struct, frozen=True, kw_only=True):
-    """A question whose deadline has passed."""
+    """A question whose deadline has passed, or an open rollout of an answered one."""
 
     run_no: int
     stream: UUID
     version: int
+    kind: Kind
 
 
 class Ledger(Protocol):
@@ -192,7 +193,8 @@ class Ledger(Protocol):
         ...
 
     async def overdue(self, *, limit: int) -> list[Due]:
-        """Questions of running runs whose deadline has passed."""
+        """Streams of running runs to be pre-empted: questions without an answer past their deadline, and
+        open rollouts of answered questions past it."""
         ...
 
     async def due_runs(self) -> list[int]:

@@ -1,0 +1,47 @@
+"""Sealed labels, without a seal: only tests use this twin."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from uuid import UUID
+
+from mia_events import ids
+from mia_events.lifecycle import Kind
+from schemas.envelope import encode_payload
+from schemas.events import LabelReceived, event_type
+from storage.inmemory.state import Database, Head
+from storage.ports import Emitted
+
+
+class InMemoryLabels:
+    """Twin of the label store."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def seal(
+        self, run_no: int, question: UUID, value: str, *, source: str
+    ) -> tuple[Emitted, ...]:
+        """Keep a label and ledger its commitment; the same value again is one label."""
+        values = self._db.labels.setdefault(question, [])
+        if value in values:
+            return ()
+        values.append(value)
+        label = ids.named_id(question, f"label:{len(values)}")
+        salt = sha256(f"{source}\x1f{label}".encode()).digest()  # seeded: a twin has no secrets
+        event = LabelReceived(
+            question=question, commitment=sha256(salt + value.encode()).hexdigest()
+        )
+        self._db.append(
+            Head(), run_no=run_no, stream=label, event_id=ids.event_id(label, 1), kind=Kind.FACT,
+            type_=event_type(event), body=encode_payload(event), correlation=question,
+        )  # fmt: skip
+        return ()
+
+    async def label(self, question: UUID) -> str | None:
+        """The newest label of a question."""
+        values = self._db.labels.get(question)
+        return values[-1] if values else None
+
+
+__all__ = ["InMemoryLabels"]

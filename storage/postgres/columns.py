@@ -1,0 +1,56 @@
+"""The arrays that one group commit is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from storage.ports import PendingCommit
+
+
+def commit_columns(units: Sequence[PendingCommit]) -> list[list[Any]]:
+    """Locks, then effects, entries, questions, joins and seals, column by column, in the order of the
+    commit function's parameters."""
+    locks: set[Any] = set()
+    effects: list[tuple[Any, ...]] = []
+    entries: list[tuple[Any, ...]] = []
+    questions: list[tuple[Any, ...]] = []
+    joins: list[tuple[Any, ...]] = []
+    seals: list[tuple[Any, ...]] = []
+    for index, unit in enumerate(units):
+        step = unit.step
+        for f in unit.effects:
+            effects.append(
+                (index, f.run_no, f.event_id, f.ordinal, f.kind, f.policy, f.request_sha, f.result,
+                 f.sealed, step is None)
+            )
+        if step is None:
+            continue
+        locks |= step.touches
+        for e in step.entries:
+            entries.append(
+                (index, e.guard, e.stream, e.kind, step.run_no, e.event_id, e.type, e.body, e.status,
+                 e.topic, e.outbox, e.phase, e.version, e.claim, e.attempt, ",".join(e.when),
+                 e.parent, e.cause, e.number, e.outcome, e.next_claim)
+            )
+        if (q := step.question) is not None:
+            questions.append(
+                (index, q.question, q.fanned, q.candidate, q.official, q.answer, q.status, q.reason,
+                 q.grade)
+            )
+        joins.extend((j.owner, j.name, j.id) for j in step.joins)
+        if step.generation is not None:
+            seals.append((index, step.run_no, step.generation))
+    return [
+        list(locks), *_columns(effects, 10), *_columns(entries, 21), *_columns(questions, 9),
+        *_columns(joins, 3), *_columns(seals, 3),
+    ]
+
+
+def _columns(rows: list[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * width
+
+
+__all__ = ["commit_columns"]

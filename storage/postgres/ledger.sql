@@ -1,0 +1,164 @@
+-- name: claim
+-- Grant claims on what is due and unclaimed (one statement for all free slots).
+SELECT * FROM claim_commands($1, $2, $3, $4, $5)
+
+-- name: commit
+-- Apply a group of units (see the function).
+SELECT * FROM commit_steps($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+    $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41,
+    $42, $43, $44, $45, $46, $47, $48, $49)
+
+-- name: renew
+-- Extend the leases that are still held.
+UPDATE active AS a SET lease_until = clock_timestamp() + $3
+FROM unnest($1::uuid[], $2::bigint[]) AS c (stream, claim)
+WHERE a.stream = c.stream AND a.claim = c.claim
+RETURNING a.claim
+
+-- name: release
+-- Give a claim back; $4 seconds later the command is due again and the sweeper sends it.
+UPDATE active
+SET claim = NULL, lease_until = NULL, due_at = clock_timestamp() + $3, sent_offset = NULL, sent_partition = NULL,
+    failures = failures + CASE WHEN $4 THEN 1 ELSE 0 END,
+    isolated_deaths = isolated_deaths + CASE WHEN $5 THEN 1 ELSE 0 END,
+    attempt = attempt - CASE WHEN $4 OR $5 THEN 0 ELSE 1 END, updated_at = clock_timestamp()
+WHERE stream = $1 AND claim = $2
+RETURNING true
+
+-- name: accept
+-- Record questions of a run and open what may start.
+SELECT * FROM accept_questions($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+
+-- name: advance
+-- Close, open, end and release what is due in a run.
+SELECT * FROM advance_run($1, $2)
+
+-- name: effects
+-- What was recorded for an event.
+SELECT ordinal, kind, policy, request_sha, result FROM effect WHERE run_no = $1 AND event_id = $2 ORDER BY ordinal
+
+-- name: sealed_effects
+-- What was recorded for an event in the sealed schema.
+SELECT ordinal, kind, policy, request_sha, result FROM sealed.effect
+WHERE run_no = $1 AND event_id = $2 ORDER BY ordinal
+
+-- name: mark_sent
+-- Remember where commands lie in the broker.
+UPDATE active AS a SET sent_partition = s.partition, sent_offset = s.place
+FROM unnest($1::uuid[], $2::int[], $3::int[], $4::bigint[]) AS s (stream, version, partition, place)
+WHERE a.stream = s.stream AND a.version = s.version
+
+-- name: acknowledge
+-- Outbound facts that the broker has.
+DELETE FROM outbox WHERE event_id = ANY ($1)
+
+-- name: unsent_commands
+-- Take over commands that the broker has not (never sent, older than $5), or no longer (see the port).
+WITH place AS (
+    SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[]) AS p (topic, partition, committed, ending)
+), picked AS (
+    SELECT a.stream FROM active AS a
+    JOIN run AS r ON r.run_no = a.run_no AND r.state IN ('running', 'closing')
+    LEFT JOIN place AS p ON p.topic = a.topic AND p.partition = a.sent_partition
+    WHERE a.topic IS NOT NULL
+      AND a.topic = ANY ($1)
+      AND (a.claim IS NULL OR a.lease_until < clock_timestamp())
+      AND (a.due_at IS NULL OR a.due_at <= clock_timestamp())
+      AND CASE WHEN a.sent_offset IS NULL
+          THEN greatest(a.updated_at, a.due_at) < clock_timestamp() - $5::interval
+          ELSE p.committed > a.sent_offset OR p.ending <= a.sent_offset END
+    ORDER BY a.updated_at LIMIT $6
+    FOR UPDATE OF a SKIP LOCKED
+), taken AS (
+    UPDATE active AS a SET sent_offset = NULL, sent_partition = NULL, updated_at = clock_timestamp()
+    FROM picked WHERE a.stream = picked.stream
+    RETURNING a.run_no, a.stream, a.version
+)
+SELECT e.run_no, e.stream, e.seq, e.id, e.kind, e.type, e.topic, e.body, e.at, e.cause, e.correlation,
+       false AS outbound
+FROM taken AS t JOIN event AS e ON e.run_no = t.run_no AND e.stream = t.stream AND e.seq = t.version
+
+-- name: unsent_facts
+-- Take over outbound facts that nobody has had acknowledged in time.
+WITH picked AS (
+    SELECT o.event_id FROM outbox AS o WHERE o.try_after < clock_timestamp() ORDER BY o.try_after LIMIT $2
+    FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE outbox AS o SET try_after = clock_timestamp() + $1::interval
+    FROM picked WHERE o.event_id = picked.event_id
+    RETURNING o.run_no, o.stream, o.seq, o.topic
+)
+SELECT e.run_no, e.stream, e.seq, e.id, e.kind, e.type, t.topic, e.body, e.at, e.cause, e.correlation,
+       true AS outbound
+FROM taken AS t JOIN event AS e ON e.run_no = t.run_no AND e.stream = t.stream AND e.seq = t.seq
+
+-- name: overdue
+-- Questions of running runs past their deadline without an answer, and the open rollouts of answered ones.
+SELECT a.run_no, a.stream, a.version, a.kind FROM active AS a
+JOIN run AS r ON r.run_no = a.run_no AND r.state IN ('running', 'closing')
+WHERE a.kind = 2 AND a.deadline < clock_timestamp() AND a.status NOT IN ('grading', 'consolidating')
+UNION ALL
+SELECT a.run_no, a.stream, a.version, a.kind FROM active AS q
+JOIN active AS a ON a.parent = q.stream AND a.kind = 1
+JOIN run AS r ON r.run_no = q.run_no AND r.state IN ('running', 'closing')
+WHERE q.kind = 2 AND q.deadline < clock_timestamp() AND q.status = 'grading'
+LIMIT $1
+
+-- name: due_runs
+-- Runs with a batch whose linger or deadline has passed, or that are closing.
+SELECT DISTINCT r.run_no FROM run AS r LEFT JOIN batch AS b ON b.run_no = r.run_no AND b.status IN ('filling', 'open')
+WHERE r.state = 'closing' OR r.state = 'running' AND (
+    b.first_at + r.batch_linger < clock_timestamp() OR b.opened_at + r.batch_deadline < clock_timestamp())
+
+-- name: load
+-- An unfinished stream as it stands.
+SELECT a.stream, a.version, 0::bigint AS claim, a.kind, a.run_no, a.status, coalesce(a.topic, '') AS topic,
+       coalesce(a.pending, '00000000-0000-0000-0000-000000000000'::uuid) AS event_id, a.parent, a.attempt,
+       a.failures, a.isolated_deaths,
+       ARRAY(SELECT e.body FROM event AS e WHERE e.run_no = a.run_no AND e.stream = a.stream ORDER BY e.seq) AS history
+FROM active AS a WHERE a.stream = $2 AND a.run_no = $1
+
+-- name: run
+-- A run by number.
+SELECT run_no, id, name, scope, manifest, state FROM run WHERE run_no = $1
+
+-- name: run_named
+-- A run by name.
+SELECT run_no, id, name, scope, manifest, state FROM run WHERE name = $1
+
+-- name: question
+-- A question with the payload that asked it.
+SELECT q.id, q.source, q.row, q.pass_no, q.pos, e.body FROM question AS q
+JOIN event AS e ON e.run_no = q.run_no AND e.stream = q.id AND e.seq = 1
+WHERE q.id = $1
+
+-- name: rollouts
+-- A question's rollouts with their histories.
+SELECT r.number, r.id, r.phase = 3 AS ended,
+       ARRAY(SELECT e.body FROM event AS e WHERE e.run_no = r.run_no AND e.stream = r.id ORDER BY e.seq) AS history
+FROM rollout AS r WHERE r.question = $1 ORDER BY r.number
+
+-- name: consolidated
+-- What a batch's ended questions left for memory, by position.
+SELECT q.id, q.pos, (SELECT e.body FROM event AS e WHERE e.run_no = q.run_no AND e.stream = q.id
+                     AND e.type = 'question.consolidated' ORDER BY e.seq DESC LIMIT 1) AS body
+FROM question AS q JOIN run AS r ON r.run_no = q.run_no
+WHERE r.id = $1 AND q.batch = $2 ORDER BY q.pos
+
+-- name: dead_letter
+-- Record a dead letter once, with its event and the outbound fact.
+WITH letter AS (
+    INSERT INTO dead_letter (id, run_no, stream, event_id, error_class, message, origin, attempts, sha256, at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING id
+), bytes AS (
+    INSERT INTO sealed.dead_letter (id, record, headers) SELECT l.id, $11, $12::jsonb FROM letter AS l
+), fact AS (
+    INSERT INTO outbox (event_id, run_no, stream, seq, topic, try_after)
+    SELECT $13, $2, l.id, 1, 'mia.dead-letter', $10 + interval '2 seconds' FROM letter AS l
+)
+SELECT append_event($2, l.id, 6::smallint, 1, decode(repeat('00', 32), 'hex'), $13, 'dead_letter',
+                    'mia.dead-letter', $14, $10, $4, NULL) FROM letter AS l
+
+-- name: new_worker
+-- A number for this process, so that its claims are its own.
+INSERT INTO worker (name) VALUES ($1) RETURNING worker_no

@@ -1,0 +1,57 @@
+"""Connections: a durable pool for commits, and one whose commits do not wait for the disk."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class Unavailable(ConnectionError):
+    """The database does not answer now; what was asked may or may not have happened."""
+
+
+#: Errors after which the same request may be made again.
+RETRYABLE: tuple[type[BaseException], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DiskFullError,
+)
+
+
+@asynccontextmanager
+async def answering() -> AsyncIterator[None]:
+    """Turn errors of the connection (not of the statement) into `Unavailable`."""
+    try:
+        yield
+    except RETRYABLE as error:
+        message = f"the database does not answer: {type(error).__name__}: {error}"
+        raise Unavailable(message) from error
+
+
+async def open_pool(dsn: str, *, size: int, durable: bool = True) -> asyncpg.Pool:
+    """A pool of up to `size` connections. Raises `Unavailable`."""
+    settings = {"application_name": "mia", "jit": "off"}
+    if not durable:
+        settings["synchronous_commit"] = "off"
+    async with answering():
+        return await asyncpg.create_pool(
+            dsn, min_size=1, max_size=size, command_timeout=60, server_settings=settings
+        )
+
+
+__all__ = ["RETRYABLE", "Unavailable", "answering", "open_pool"]

@@ -1,0 +1,169 @@
+"""Runs: made with their manifest, paused, resumed, closed, cancelled; each change is an event."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import msgspec
+
+from mia_events import ids
+from mia_events.chain import GENESIS, chain_hash
+from mia_events.lifecycle import RUN, Kind, advance
+from schemas import events as ev
+from schemas.envelope import encode_payload
+from storage.postgres.pool import answering
+from storage.postgres.sql import queries
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from mia_events.steps import Manifest
+    from schemas.events import Event
+
+_Q = queries("runs")
+
+
+class RunExists(ValueError):  # noqa: N818 - named as it is reported
+    """A run of that name is there already."""
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as `mia run list` shows it."""
+
+    run_no: int
+    id: UUID
+    name: str
+    tenant: str
+    scope: str
+    mode: str
+    state: str
+    accepted: int
+    opened: int
+    ended: int
+    sealed_gen: int
+    rollouts: int
+    batch_size: int
+    lag: int
+    policy: str
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class PostgresRuns:
+    """Operations on whole runs. Needs the admitting role: it makes partitions."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def create(
+        self, name: str, manifest: Manifest, *, tenant: str = "default", scope: str | None = None
+    ) -> int:
+        """Make a run; its number. Raises `RunExists`."""
+        run, at = uuid4(), datetime.now(UTC)
+        body = msgspec.json.encode(manifest)
+        created = ev.RunCreated(name=name, manifest_sha256=sha256(body).hexdigest())
+        head = _hash(GENESIS, run, 1, created, at)
+        async with answering(), self._pool.acquire() as connection, connection.transaction():
+            number: int | None = await connection.fetchval(
+                _Q["create"], run, name, tenant, scope or f"run:{run}", manifest.mode, body,
+                manifest.rollouts, manifest.batch_size, manifest.lag, manifest.max_in_flight,
+                _interval(manifest.question_deadline_s), _interval(manifest.batch_linger_s),
+                _interval(manifest.batch_deadline_s), head, at,
+            )
+            if number is None:
+                message = f"there is a run named {name!r}: choose another name, or `mia run show {name}`"
+                raise RunExists(message)
+            await connection.execute("SELECT create_run_partitions($1)", number)
+            await _log(connection, number, run, Kind.RUN, 1, created, head, at)
+            if manifest.mode == "batch":
+                learner, started = ids.learner_id(run), ev.LearnerStarted()
+                head = _hash(GENESIS, learner, 1, started, at)
+                await _log(connection, number, learner, Kind.LEARNER, 1, started, head, at)
+                await connection.execute(_Q["start_learner"], learner, number, head, at)
+        return number
+
+    async def list(self) -> list[RunSummary]:
+        """All runs, newest first."""
+        async with answering():
+            rows = await self._pool.fetch(_Q["list"])
+        return [RunSummary(**row) for row in rows]
+
+    async def counts(self, run_no: int) -> dict[str, int]:
+        """Questions of a run by status."""
+        async with answering():
+            rows = await self._pool.fetch(_Q["counts"], run_no)
+        return {row["status"]: row["n"] for row in rows}
+
+    async def pause(self, name: str) -> str:
+        """Stop admission and claims; what runs may end. The new state."""
+        return await self._change(name, ev.RunPaused())
+
+    async def resume(self, name: str) -> str:
+        """Go on, deadlines moved by the length of the pause. The new state."""
+        return await self._change(name, None)
+
+    async def close(self, name: str) -> str:
+        """Admit nothing more. The new state."""
+        return await self._change(name, ev.RunClosed())
+
+    async def cancel(self, name: str) -> str:
+        """Abandon the run; its open questions are for the caller to end. The new state."""
+        return await self._change(name, ev.RunCancelled())
+
+    async def _change(self, name: str, event: Event | None) -> str:
+        at = datetime.now(UTC)
+        async with answering(), self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(_Q["lock_learner"], name)
+            row = await connection.fetchrow(_Q["lock"], name)
+            if row is None:
+                message = f"no run {name!r}: `mia run list` shows what there is"
+                raise LookupError(message)
+            if event is None:
+                event = await self._thaw(connection, row, at)
+            rule = advance(Kind.RUN, RUN, row["state"], ev.event_type(event))
+            seq = row["version"] + 1
+            head = _hash(row["head"], row["id"], seq, event, at)
+            await _log(connection, row["run_no"], row["id"], Kind.RUN, seq, event, head, at)
+            paused = at if isinstance(event, ev.RunPaused) else None
+            if isinstance(event, ev.RunClosed):
+                paused = row["paused_at"]
+            await connection.execute(
+                _Q["set_state"], row["run_no"], rule.status, seq, head, paused, at
+            )
+        return rule.status
+
+    async def _thaw(self, connection: asyncpg.Connection, row: Any, at: datetime) -> ev.RunResumed:
+        pause = at - row["paused_at"] if row["paused_at"] is not None else timedelta()
+        await connection.execute(_Q["freeze"], row["run_no"], pause)
+        await connection.execute(_Q["freeze_batches"], row["run_no"], pause)
+        return ev.RunResumed(paused_seconds=pause.total_seconds())
+
+
+def _interval(seconds: float | None) -> timedelta | None:
+    return timedelta(seconds=seconds) if seconds is not None else None
+
+
+def _hash(previous: bytes, stream: UUID, seq: int, event: Event, at: datetime) -> bytes:
+    return chain_hash(
+        previous, stream=stream, seq=seq, event_id=ids.event_id(stream, seq), cause=None, at=at,
+        body_sha256=sha256(encode_payload(event)).digest(), type_=ev.event_type(event),
+    )
+
+
+async def _log(
+    connection: asyncpg.Connection, run_no: int, stream: UUID, kind: Kind, seq: int, event: Event,
+    head: bytes, at: datetime,
+) -> None:
+    body = encode_payload(event)
+    await connection.execute(
+        "INSERT INTO event (run_no, stream, seq, id, kind, type, at, body_sha, hash, body) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        run_no, stream, seq, ids.event_id(stream, seq), kind, ev.event_type(event), at,
+        sha256(body).digest(), head, body,
+    )
+
+
+__all__ = ["PostgresRuns", "RunExists", "RunSummary"]
