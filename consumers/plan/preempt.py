@@ -1,0 +1,85 @@
+"""Steps that are taken over a stream's head: deadlines, cancels and dead letters.
+
+No IO; the same facts give the same step whoever takes it.
+"""
+
+from __future__ import annotations
+
+from consumers.plan import orders
+from mia_events.lifecycle import Kind
+from mia_events.quoting import clean, clip
+from mia_events.steps import OutcomeUnknown, Step, Task
+from schemas.events import (
+    FailureReason,
+    LearnerBatchReady,
+    LearnerMerged,
+    LearnerSealed,
+    QuestionConsolidated,
+    QuestionFailed,
+    QuestionFannedOut,
+    RolloutFailed,
+)
+
+_DETAIL_CHARACTERS = 500
+
+
+def fail_question(task: Task, reason: FailureReason, detail: str = "") -> Step:
+    """End a question that has no answer yet, and all its rollouts with it (there may be none)."""
+    fanned = task.last(QuestionFannedOut)
+    rollouts = fanned.rollouts if isinstance(fanned, QuestionFannedOut) else 0
+    return Step(
+        event=QuestionFailed(reason=reason, detail=clip(clean(detail), _DETAIL_CHARACTERS)),
+        orders=tuple(orders.fail(task.stream, number, reason) for number in range(rollouts)),
+    )
+
+
+def dead_letter_step(task: Task, error: BaseException) -> Step:
+    """The stated end of a stream whose command can never succeed, so that nothing waits for it.
+
+    Raises `LookupError` for a stream that has no such end.
+    """
+    detail = _detail(task, error)
+    match task.kind, task.status:
+        case Kind.ROLLOUT, _:
+            return Step(event=RolloutFailed(reason=_reason(error), detail=detail))
+        case Kind.QUESTION, "opening" | "routing" | "settling":
+            return fail_question(task, _reason(error), detail)
+        case Kind.QUESTION, "consolidating":
+            return Step(event=QuestionConsolidated(problem=detail))
+        case Kind.LEARNER, "merging" | "training":
+            return Step(event=_sealed_as_failed(task, detail))
+        case _:
+            raise LookupError(
+                f"a {task.kind.name.lower()} that is {task.status} has no command to dead-letter"
+            )
+
+
+def _reason(error: BaseException) -> FailureReason:
+    return "outcome_unknown" if isinstance(error, OutcomeUnknown) else "dead_letter"
+
+
+def _detail(task: Task, error: BaseException) -> str:
+    # While a rollout is judged, a message may hold what only the judge may see.
+    name = type(error).__name__
+    detail = name if task.status == "judging" else f"{name}: {error}"
+    return clip(clean(detail), _DETAIL_CHARACTERS)
+
+
+def _sealed_as_failed(task: Task, problem: str) -> LearnerSealed:
+    merged = task.last(LearnerMerged) if task.status == "training" else None
+    if isinstance(merged, LearnerMerged):
+        number, generation = merged.number, merged.generation
+    else:
+        ready: LearnerBatchReady = task.last(LearnerBatchReady)
+        number, generation = ready.number, ready.number + 1
+    sealed = task.last(LearnerSealed)
+    return LearnerSealed(
+        number=number,
+        generation=generation,
+        training="failed",
+        policy=sealed.policy if isinstance(sealed, LearnerSealed) else "base",
+        problem=problem,
+    )
+
+
+__all__ = ["dead_letter_step", "fail_question"]

@@ -1,0 +1,41 @@
+"""A trajectory as text for the roles that look back on it, fenced as data."""
+
+from __future__ import annotations
+
+from mia_events.quoting import clip, quote
+from mia_events.trajectory import Trajectory, Turn
+from schemas.events import (
+    RolloutReplanned,
+    ToolReturned,
+    TurnAnswered,
+    TurnRejected,
+    TurnToolCalled,
+)
+
+_STEP_CHARACTERS = 700
+_TRACE_CHARACTERS = 6_000
+
+
+def trace(trajectory: Trajectory) -> str:
+    """Every step in its order, each cut to a bounded length, oldest first."""
+    lines = [_line(step) for step in trajectory.steps]
+    return quote("record", "\n".join(lines), _TRACE_CHARACTERS)
+
+
+def _line(step: Turn) -> str:
+    match step:
+        case TurnToolCalled():
+            return f"turn {step.turn}: {step.tool} {bytes(step.arguments).decode()}"
+        case ToolReturned():
+            return f"turn {step.turn} found: {clip(step.observation, _STEP_CHARACTERS)}"
+        case TurnRejected():
+            return f"turn {step.turn}: a malformed reply"
+        case TurnAnswered(answer=None):
+            return f"turn {step.turn}: no answer, the turns ran out"
+        case TurnAnswered():
+            return f"turn {step.turn} answered: {step.answer}"
+        case RolloutReplanned():
+            return f"additional plan: {clip(step.plan, _STEP_CHARACTERS)}"
+
+
+__all__ = ["trace"]

@@ -1,0 +1,43 @@
+"""Text from outside, made safe to put into a prompt: cleaned, cut, and fenced as data.
+
+Inside a fence no ``<`` is left, so that no passage can close its fence, open another, or spell a
+control token of a chat template.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_UNSAFE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufdd0-\ufdef]")
+#: Some chat templates write their control tokens in square brackets.
+_BRACKET_TOKEN: Final = re.compile(r"\[(/?[A-Z_]{3,})\]")
+_NAME: Final = re.compile(r"[a-z][a-z0-9 _-]*")
+_CUT: Final = " [cut]"
+
+
+def clean(text: str) -> str:
+    """`text` without control characters and lone surrogates; line feeds and tabs stay."""
+    return _UNSAFE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def clip(text: str, limit: int) -> str:
+    """At most `limit` characters of `text`, with a mark where it was cut."""
+    if len(text) <= limit:
+        return text
+    return text[: max(limit - len(_CUT), 0)] + _CUT[:limit]
+
+
+def escape(text: str) -> str:
+    """`text` with nothing in it that a fence or a chat template could take for its own."""
+    return _BRACKET_TOKEN.sub(r"[ \1 ]", clean(text).replace("<", "&lt;"))
+
+
+def quote(name: str, text: str, limit: int = 8_000) -> str:
+    """`text` (at most `limit` characters of it) fenced as data called `name`."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"a fence is named by lower-case words, not {name!r}")
+    return f'<data name="{name}">\n{escape(clip(clean(text), limit)).strip()}\n</data>'
+
+
+__all__ = ["clean", "clip", "escape", "quote"]

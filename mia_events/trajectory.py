@@ -1,0 +1,102 @@
+"""A rollout as its history tells it: where it stands, what it did, answered and rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from mia_events.effects import RolloutView
+from mia_events.lifecycle import ROLLOUT, Kind, advance
+from schemas import events as ev
+from schemas.envelope import decode_payload
+from schemas.events import Event, Payload, event_type
+
+E = TypeVar("E", bound=Event)
+
+#: Events of a phase in which a plan is carried out.
+Turn = ev.TurnToolCalled | ev.TurnRejected | ev.TurnAnswered | ev.ToolReturned | ev.RolloutReplanned
+
+
+class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
+    """The current attempt of a rollout (what came before a redrive is left out).
+
+    `turns` counts executor turns; `answer` is the newest answer given, `grade` the judge's.
+    """
+
+    number: int
+    status: str
+    plan: str = ""
+    policy: str = "base"
+    role: Literal["candidate", "sibling"] | None = None
+    memories: tuple[UUID, ...] = ()
+    sources: tuple[str, ...] = ()
+    turns: int = 0
+    replans: int = 0
+    steps: tuple[Turn, ...] = ()
+    answer: str | None = None
+    grade: ev.Grade | None = None
+
+
+def follow(history: Sequence[Payload]) -> Trajectory:
+    """Read a rollout's events, oldest first. Raises `NoTransition` for a history that cannot be."""
+    number = next((e.number for e in history if isinstance(e, ev.RolloutOpened)), 0)
+    attempt = _current_attempt(history)
+    plan = _first(attempt, ev.RolloutPlanned) or ev.RolloutPlanned(plan="")
+    chosen = _first(attempt, ev.RolloutChosen)
+    judged = _first(attempt, ev.RolloutJudged)
+    steps = tuple(event for event in attempt if isinstance(event, Turn))
+    return Trajectory(
+        number=number,
+        status=rollout_status(history),
+        plan=plan.plan,
+        policy=plan.policy,
+        role=chosen.role if chosen else None,
+        memories=plan.memories,
+        sources=_sources(steps),
+        turns=sum(not isinstance(s, ev.ToolReturned | ev.RolloutReplanned) for s in steps),
+        replans=sum(isinstance(step, ev.RolloutReplanned) for step in steps),
+        steps=steps,
+        answer=_answer(steps),
+        grade=judged.grade if judged else None,
+    )
+
+
+def follow_all(views: Iterable[RolloutView]) -> tuple[Trajectory, ...]:
+    """The trajectories of a question's rollouts, by number."""
+    found = (follow([decode_payload(bytes(body)) for body in view.history]) for view in views)
+    return tuple(sorted(found, key=lambda trajectory: trajectory.number))
+
+
+def rollout_status(history: Iterable[Event]) -> str:
+    """The status that a rollout's events lead to. Raises `NoTransition`."""
+    status: str | None = None
+    for event in history:
+        status = advance(Kind.ROLLOUT, ROLLOUT, status, event_type(event)).status
+    if status is None:
+        raise ValueError("a rollout without an event has no status")
+    return status
+
+
+def _current_attempt(history: Sequence[Payload]) -> Sequence[Payload]:
+    starts = [i for i, event in enumerate(history) if isinstance(event, ev.RolloutRedriven)]
+    return history[starts[-1] :] if starts else history
+
+
+def _first(events: Sequence[Event], kind: type[E]) -> E | None:
+    return next((event for event in events if isinstance(event, kind)), None)
+
+
+def _sources(steps: Sequence[Turn]) -> tuple[str, ...]:
+    found = (step.sources for step in steps if isinstance(step, ev.ToolReturned))
+    return tuple(dict.fromkeys(source for sources in found for source in sources))
+
+
+def _answer(steps: Sequence[Turn]) -> str | None:
+    given = (step.answer for step in reversed(steps) if isinstance(step, ev.TurnAnswered))
+    return next((answer for answer in given if answer is not None), None)
+
+
+__all__ = ["Trajectory", "Turn", "follow", "follow_all", "rollout_status"]
