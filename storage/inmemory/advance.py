@@ -1,4 +1,4 @@
-"""What a run does by itself: batches close, open and end, questions are released, the run finishes."""
+"""What a run does by itself: batches close, open and end, questions are released, it finishes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mia_events.lifecycle import advance as transition
 from schemas import events as ev
 from schemas.envelope import encode_payload
 from schemas.events import Event, event_type
-from storage.inmemory.state import ActiveRow, BatchRow, Database, QuestionRow, RunRow
+from storage.inmemory.state import ActiveRow, BatchRow, Database, NewEvent, QuestionRow, RunRow
 from storage.ports import Emitted
 
 CloseReason = Literal["full", "run_closed", "linger", "deadline"]
@@ -49,9 +49,16 @@ def append_batch_event(db: Database, run: RunRow, batch: BatchRow, event: Event,
     status = batch.status if batch.head.version else None
     batch.status = transition(Kind.BATCH, BATCH, status, event_type(event)).status
     db.append(
-        batch.head, run_no=run.run_no, stream=batch.id, event_id=ids.named_id(batch.id, name),
-        kind=Kind.BATCH, type_=event_type(event), body=encode_payload(event),
-    )  # fmt: skip
+        batch.head,
+        NewEvent(
+            run_no=run.run_no,
+            stream=batch.id,
+            id=ids.named_id(batch.id, name),
+            kind=Kind.BATCH,
+            type=event_type(event),
+            body=encode_payload(event),
+        ),
+    )
 
 
 def _passed(start: datetime | None, seconds: float | None, now: datetime) -> bool:
@@ -119,9 +126,17 @@ def _wake_learner(db: Database, run: RunRow, learner: ActiveRow | None) -> list[
     rule = transition(Kind.LEARNER, LEARNER, learner.status, event_type(event))
     event_id = ids.named_id(learner.stream, f"batch_ready:{run.sealed_gen}")
     sent = db.append(
-        learner.head, run_no=run.run_no, stream=learner.stream, event_id=event_id,
-        kind=Kind.LEARNER, type_=event_type(event), body=encode_payload(event), topic=rule.topic,
-    )  # fmt: skip
+        learner.head,
+        NewEvent(
+            run_no=run.run_no,
+            stream=learner.stream,
+            id=event_id,
+            kind=Kind.LEARNER,
+            type=event_type(event),
+            body=encode_payload(event),
+            topic=rule.topic,
+        ),
+    )
     learner.turn(rule.status, rule.topic, event_id, db.clock())
     return [sent]
 
@@ -151,17 +166,32 @@ def _open_question(db: Database, run: RunRow, question: QuestionRow) -> Emitted:
     event = ev.QuestionOpened(
         position=question.pos, batch=question.batch, generation=generation, policy=policy
     )
-    event_id = ids.event_id(question.id, 2)
+    event_id = ids.join_id(question.id, "opened")
     sent = db.append(
-        question.head, run_no=run.run_no, stream=question.id, event_id=event_id,
-        kind=Kind.QUESTION, type_=event_type(event), body=encode_payload(event), topic=topics.PLAN,
-        correlation=question.id,
-    )  # fmt: skip
+        question.head,
+        NewEvent(
+            run_no=run.run_no,
+            stream=question.id,
+            id=event_id,
+            kind=Kind.QUESTION,
+            type=event_type(event),
+            body=encode_payload(event),
+            topic=topics.PLAN,
+            correlation=question.id,
+        ),
+    )
     db.active[question.id] = ActiveRow(
-        stream=question.id, run_no=run.run_no, kind=Kind.QUESTION, status="opening",
-        head=question.head, pending=event_id, topic=topics.PLAN, parent=question.id,
-        updated_at=db.clock(), deadline=_deadline(db, run, batch),
-    )  # fmt: skip
+        stream=question.id,
+        run_no=run.run_no,
+        kind=Kind.QUESTION,
+        status="opening",
+        head=question.head,
+        pending=event_id,
+        topic=topics.PLAN,
+        parent=question.id,
+        updated_at=db.clock(),
+        deadline=_deadline(db, run, batch),
+    )
     question.status = "open"
     run.opened += 1
     return sent
@@ -192,9 +222,16 @@ def _finish(db: Database, run: RunRow, learner: ActiveRow | None) -> None:
 def append_run_event(db: Database, run: RunRow, event: Event, event_id: UUID) -> None:
     """Append an event to the run's own stream."""
     db.append(
-        run.head, run_no=run.run_no, stream=run.id, event_id=event_id, kind=Kind.RUN,
-        type_=event_type(event), body=encode_payload(event),
-    )  # fmt: skip
+        run.head,
+        NewEvent(
+            run_no=run.run_no,
+            stream=run.id,
+            id=event_id,
+            kind=Kind.RUN,
+            type=event_type(event),
+            body=encode_payload(event),
+        ),
+    )
 
 
 __all__ = ["CloseReason", "advance_run", "append_batch_event", "append_run_event", "overdue_batch"]

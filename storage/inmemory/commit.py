@@ -7,13 +7,11 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-import msgspec
-
 from mia_events.commits import Entry, Guard, QuestionUpdate, StepCommit
 from mia_events.lifecycle import ENDED, JOINS, QUESTION, Kind, Phase
 from mia_events.lifecycle import advance as transition
 from schemas import events as ev
-from schemas.envelope import decode_payload
+from schemas.envelope import encode_payload
 from storage.inmemory.advance import advance_run
 from storage.inmemory.memory import write_memories
 from storage.inmemory.state import (
@@ -21,6 +19,7 @@ from storage.inmemory.state import (
     Database,
     Head,
     Lease,
+    NewEvent,
     OutboxRow,
     QuestionRow,
     RolloutRow,
@@ -90,7 +89,7 @@ def _apply(db: Database, steps: Sequence[StepCommit], lease_s: float) -> list[Em
             _update_question(db, step.question)
             touched[step.question.question] = None
         if step.memory is not None:
-            write_memories(db, step.memory)
+            write_memories(db, step.memory, cause=step.entries[0].event_id)
     for question in touched:
         out += _join(db, question, joins)
     return out + _settle_runs(db, steps, ended)
@@ -107,11 +106,21 @@ def _append(db: Database, run_no: int, entry: Entry, lease_s: float, out: list[E
         return False
     claimed = entry.guard is Guard.CLAIM
     sent = db.append(
-        row.head, run_no=run_no, stream=entry.stream, event_id=entry.event_id, kind=entry.kind,
-        type_=entry.type, body=entry.body, topic=entry.topic, cause=entry.cause,
-        correlation=entry.parent, claim=entry.claim if claimed else None,
-        attempt=entry.attempt if claimed else None,
-    )  # fmt: skip
+        row.head,
+        NewEvent(
+            run_no=run_no,
+            stream=entry.stream,
+            id=entry.event_id,
+            kind=entry.kind,
+            type=entry.type,
+            body=entry.body,
+            topic=entry.topic,
+            cause=entry.cause,
+            correlation=entry.parent,
+            claim=entry.claim if claimed else None,
+            attempt=entry.attempt if claimed else None,
+        ),
+    )
     lease = None
     if entry.next_claim is not None:
         lease = Lease(entry.next_claim, db.after(lease_s))
@@ -124,9 +133,16 @@ def _append(db: Database, run_no: int, entry: Entry, lease_s: float, out: list[E
 
 def _created(db: Database, run_no: int, entry: Entry) -> ActiveRow:
     return ActiveRow(
-        stream=entry.stream, run_no=run_no, kind=entry.kind, status=entry.status, head=Head(),
-        pending=entry.event_id, topic=entry.topic, parent=entry.parent, updated_at=db.clock(),
-    )  # fmt: skip
+        stream=entry.stream,
+        run_no=run_no,
+        kind=entry.kind,
+        status=entry.status,
+        head=Head(),
+        pending=entry.event_id,
+        topic=entry.topic,
+        parent=entry.parent,
+        updated_at=db.clock(),
+    )
 
 
 def _publish(db: Database, entry: Entry, sent: Emitted, out: list[Emitted]) -> None:
@@ -179,20 +195,28 @@ def _join(db: Database, question: UUID, joins: dict[tuple[UUID, str], UUID]) -> 
     join = _JOINS.get(active.status) if active is not None else None
     if active is None or join is None or not _complete(db, row, active.status):
         return []
-    event: ev.Event = ev.EVENT_TYPES[join.event]() if row.candidate is None else _joined(join.event, row)
+    event = _joined(join.event, row)
     rule = transition(Kind.QUESTION, QUESTION, active.status, join.event)
     event_id = joins[question, join.name.format(candidate=row.candidate)]
     sent = db.append(
-        active.head, run_no=row.run_no, stream=question, event_id=event_id, kind=Kind.QUESTION,
-        type_=join.event, body=msgspec.json.encode(event), topic=rule.topic, correlation=question,
-    )  # fmt: skip
+        active.head,
+        NewEvent(
+            run_no=row.run_no,
+            stream=question,
+            id=event_id,
+            kind=Kind.QUESTION,
+            type=join.event,
+            body=encode_payload(event),
+            topic=rule.topic,
+            correlation=question,
+        ),
+    )
     active.turn(rule.status, rule.topic, event_id, db.clock())
     return [sent]
 
 
 def _joined(name: str, row: QuestionRow) -> ev.Event:
-    assert row.candidate is not None
-    if name == "question.settling":
+    if name == "question.settling" and row.candidate is not None:
         return ev.QuestionSettling(candidate=row.candidate)
     return ev.EVENT_TYPES[name]()
 
@@ -222,9 +246,8 @@ def _settle_runs(
         if question.batch is not None:
             db.batches[question.run_no, question.batch].ended += 1
     for step in steps:
-        sealed = decode_payload(step.entries[0].body) if step.seals else None
-        if isinstance(sealed, ev.LearnerSealed):
-            db.runs[step.run_no].sealed_gen = sealed.generation
+        if step.generation is not None:
+            db.runs[step.run_no].sealed_gen = step.generation
             runs.add(step.run_no)
     return [sent for run_no in sorted(runs) for sent in advance_run(db, db.runs[run_no])]
 

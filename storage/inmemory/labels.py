@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from mia_events import ids
 from mia_events.lifecycle import Kind
 from schemas.envelope import encode_payload
 from schemas.events import LabelReceived, event_type
-from storage.inmemory.state import Database, Head
+from storage.inmemory.state import Database, Head, NewEvent
 from storage.ports import Emitted
 
 
@@ -22,26 +22,34 @@ class InMemoryLabels:
     async def seal(
         self, run_no: int, question: UUID, value: str, *, source: str
     ) -> tuple[Emitted, ...]:
-        """Keep a label and ledger its commitment; the same value again is one label."""
-        values = self._db.labels.setdefault(question, [])
-        if value in values:
+        """Keep a label and ledger its commitment; the same source again is one label."""
+        by_source = self._db.labels.setdefault(question, {})
+        if source in by_source:
             return ()
-        values.append(value)
-        label = ids.named_id(question, f"label:{len(values)}")
+        by_source[source] = value
+        label = uuid5(question, f"label\x1f{source}")
         salt = sha256(f"{source}\x1f{label}".encode()).digest()  # seeded: a twin has no secrets
         event = LabelReceived(
             question=question, commitment=sha256(salt + value.encode()).hexdigest()
         )
         self._db.append(
-            Head(), run_no=run_no, stream=label, event_id=ids.event_id(label, 1), kind=Kind.FACT,
-            type_=event_type(event), body=encode_payload(event), correlation=question,
-        )  # fmt: skip
+            Head(),
+            NewEvent(
+                run_no=run_no,
+                stream=label,
+                id=ids.event_id(label, 1),
+                kind=Kind.FACT,
+                type=event_type(event),
+                body=encode_payload(event),
+                correlation=question,
+            ),
+        )
         return ()
 
     async def label(self, question: UUID) -> str | None:
         """The newest label of a question."""
         values = self._db.labels.get(question)
-        return values[-1] if values else None
+        return list(values.values())[-1] if values else None
 
 
 __all__ = ["InMemoryLabels"]

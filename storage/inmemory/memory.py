@@ -2,70 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from operator import attrgetter, mul
-from typing import Final, Literal
+from operator import mul
+from typing import Literal
 from uuid import UUID
 
 from mia_events import ids
 from mia_events.effects import Memories, Recall, Remembered
+from mia_events.memories import SIMILARITY_FLOOR, Version, merge, retrieval_score
 from mia_events.steps import MemoryWrite
-from schemas.events import MemoryCandidate
 from storage.inmemory.state import Credit, Database, MemoryRow
 
-#: Below this cosine similarity a memory is not returned.
-LEAST_SIMILARITY: Final = 0.2
-#: The published defaults: score = 0.7 similarity + 0.3 win rate, counters starting at 1 / 1.
-SIMILARITY_WEIGHT: Final = 0.7
-WIN_WEIGHT: Final = 0.3
 
-
-def write_memories(db: Database, write: MemoryWrite) -> int:
-    """Write a generation and return its number.
-
-    A key that exists gets a new version only for a text with fewer words; what several candidates
-    for one key end in becomes one version.
-    """
+def write_memories(db: Database, write: MemoryWrite, *, cause: UUID) -> None:
+    """Add a generation to a scope; `cause` is the event of the step that writes it."""
     newest = db.generations.get(write.scope, 0)
     generation = newest + 1 if write.generation is None else write.generation
     db.generations[write.scope] = max(newest, generation)
     for question, use in write.uses:
         db.credits.setdefault((use.memory, question), Credit(gen=generation, won=use.won))
-    for question, candidate in _kept(db, write):
-        _add_version(db, write.scope, generation, question, candidate)
-    return generation
+    current = {
+        m.dedupe_key: m for m in db.memories if m.scope == write.scope and m.until_gen is None
+    }
+    texts = {key: (row.version, row.text) for key, row in current.items()}
+    for key, version in merge(texts, write.candidates).items():
+        if key in current:
+            current[key].until_gen = generation
+        db.memories.append(_row(write.scope, generation, version, cause))
 
 
-def _kept(db: Database, write: MemoryWrite) -> Iterable[tuple[UUID, MemoryCandidate]]:
-    """The last candidate of each key that was shorter than everything before it."""
-    kept: dict[str, tuple[UUID, MemoryCandidate]] = {}
-    for question, candidate in write.candidates:
-        before = kept.get(candidate.dedupe_key)
-        row = _current(db, write.scope, candidate.dedupe_key)
-        text = before[1].text if before else row.text if row else None
-        if text is None or len(candidate.text.split()) < len(text.split()):
-            kept[candidate.dedupe_key] = (question, candidate)
-    return kept.values()
-
-
-def _current(db: Database, scope: str, key: str) -> MemoryRow | None:
-    rows = (m for m in db.memories if m.scope == scope and m.dedupe_key == key)
-    return next((row for row in rows if row.until_gen is None), None)
-
-
-def _add_version(
-    db: Database, scope: str, generation: int, question: UUID, candidate: MemoryCandidate
-) -> None:
-    old = _current(db, scope, candidate.dedupe_key)
-    if old is not None:
-        old.until_gen = generation
-    db.memories.append(
-        MemoryRow(
-            id=ids.memory_id(scope, candidate.dedupe_key), scope=scope,
-            version=old.version + 1 if old else 1, dedupe_key=candidate.dedupe_key,
-            outcome=candidate.outcome, text=candidate.text, question=candidate.question,
-            vector=candidate.vector, causes=(question,), from_gen=generation,
-        )  # fmt: skip
+def _row(scope: str, generation: int, version: Version, cause: UUID) -> MemoryRow:
+    candidate = version.candidate
+    return MemoryRow(
+        id=ids.memory_id(scope, candidate.dedupe_key),
+        scope=scope,
+        version=version.version,
+        dedupe_key=candidate.dedupe_key,
+        outcome=candidate.outcome,
+        text=candidate.text,
+        question=candidate.question,
+        vector=candidate.vector,
+        causes=(*version.causes, cause),
+        from_gen=generation,
     )
 
 
@@ -81,8 +58,9 @@ class InMemoryMemories:
         near = [pair for pair in scored if pair is not None]
         near.sort(key=lambda pair: (-pair[1].score, pair[0]))
         wanted: tuple[tuple[Literal["success", "failure"], int], ...] = (
-            ("success", request.successes), ("failure", request.failures),
-        )  # fmt: skip
+            ("success", request.successes),
+            ("failure", request.failures),
+        )
         return Memories(
             tuple(
                 item
@@ -92,24 +70,29 @@ class InMemoryMemories:
         )
 
     def _scored(self, row: MemoryRow, request: Recall) -> tuple[str, Remembered] | None:
-        similarity = sum(map(mul, row.vector, request.vector))
-        if similarity < LEAST_SIMILARITY:
+        similarity = round(sum(map(mul, row.vector, request.vector)), 6)
+        if similarity < SIMILARITY_FLOOR:
             return None
-        score = SIMILARITY_WEIGHT * similarity + WIN_WEIGHT * self._win_rate(row.id, request)
+        uses, wins = self._counters(row.id, request)
+        score = round(retrieval_score(similarity, uses=uses, wins=wins), 6)
         item = Remembered(
-            id=row.id, version=row.version, text=row.text, question=row.question,
-            outcome="success" if row.outcome == "success" else "failure", score=score,
-        )  # fmt: skip
+            id=row.id,
+            version=row.version,
+            text=row.text,
+            question=row.question,
+            outcome="success" if row.outcome == "success" else "failure",
+            score=score,
+        )
         return row.dedupe_key, item
 
-    def _win_rate(self, memory: UUID, request: Recall) -> float:
-        """(wins + 1) / (uses + 1) over the credits up to the generation."""
-        credits = [
-            credit
+    def _counters(self, memory: UUID, request: Recall) -> tuple[int, int]:
+        """Uses and wins over the credits up to the generation."""
+        won = [
+            credit.won
             for (of, _), credit in self._db.credits.items()
             if of == memory and (request.generation is None or credit.gen <= request.generation)
         ]
-        return (sum(map(attrgetter("won"), credits)) + 1) / (len(credits) + 1)
+        return len(won), sum(won)
 
 
 def _visible(row: MemoryRow, request: Recall) -> bool:
@@ -122,6 +105,4 @@ def _visible(row: MemoryRow, request: Recall) -> bool:
     )
 
 
-__all__ = [
-    "LEAST_SIMILARITY", "SIMILARITY_WEIGHT", "WIN_WEIGHT", "InMemoryMemories", "write_memories",
-]  # fmt: skip
+__all__ = ["InMemoryMemories", "write_memories"]

@@ -11,7 +11,7 @@ from uuid import UUID
 from mia_events.chain import GENESIS, chain_hash
 from mia_events.lifecycle import Kind
 from mia_events.steps import Manifest
-from storage.ports import EffectRow, Emitted, NewQuestion
+from storage.ports import DeadLetterRow, EffectRow, Emitted, NewQuestion
 
 #: Run states in which commands may be claimed and timers fire.
 MOVING = ("running", "closing")
@@ -26,23 +26,29 @@ class Head:
 
 
 @dataclass(kw_only=True)
-class EventRow:
-    """An appended event."""
+class NewEvent:
+    """An event to append."""
 
     run_no: int
     stream: UUID
-    seq: int
     id: UUID
     kind: Kind
     type: str
-    topic: str | None
-    at: datetime
-    cause: UUID | None
-    correlation: UUID | None
-    claim: int | None
-    attempt: int | None
-    hash: bytes
     body: bytes
+    topic: str | None = None
+    cause: UUID | None = None
+    correlation: UUID | None = None
+    claim: int | None = None
+    attempt: int | None = None
+
+
+@dataclass(kw_only=True)
+class EventRow(NewEvent):
+    """An appended event."""
+
+    seq: int
+    at: datetime
+    hash: bytes
 
 
 @dataclass(kw_only=True)
@@ -76,7 +82,12 @@ class ActiveRow:
         return self.due_at is None or self.due_at <= now
 
     def turn(
-        self, status: str, topic: str | None, pending: UUID, now: datetime, lease: Lease | None = None
+        self,
+        status: str,
+        topic: str | None,
+        pending: UUID,
+        now: datetime,
+        lease: Lease | None = None,
     ) -> None:
         """Set the next state and a fresh command."""
         self.status, self.topic, self.pending, self.updated_at = status, topic, pending, now
@@ -192,7 +203,7 @@ class MemoryRow:
     text: str
     question: str
     vector: tuple[float, ...]
-    causes: tuple[UUID, ...]
+    causes: tuple[object, ...]
     from_gen: int
     until_gen: int | None = None
 
@@ -222,47 +233,32 @@ class Database:
     events: dict[UUID, list[EventRow]] = field(default_factory=dict)
     effects: dict[tuple[UUID, int], EffectRow] = field(default_factory=dict)
     outbox: dict[UUID, OutboxRow] = field(default_factory=dict)
-    letters: dict[UUID, str] = field(default_factory=dict)
-    labels: dict[UUID, list[str]] = field(default_factory=dict)
+    letters: dict[UUID, DeadLetterRow] = field(default_factory=dict)
+    labels: dict[UUID, dict[str, str]] = field(default_factory=dict)
     memories: list[MemoryRow] = field(default_factory=list)
     credits: dict[tuple[UUID, UUID], Credit] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
 
-    def append(
-        self,
-        head: Head,
-        *,
-        run_no: int,
-        stream: UUID,
-        event_id: UUID,
-        kind: Kind,
-        type_: str,
-        body: bytes,
-        topic: str | None = None,
-        cause: UUID | None = None,
-        correlation: UUID | None = None,
-        claim: int | None = None,
-        attempt: int | None = None,
-    ) -> Emitted:
+    def append(self, head: Head, new: NewEvent) -> Emitted:
         """Append an event and move the stream's head. Raises `ValueError` for an id used before."""
-        now = self.clock()
-        past = self.events.setdefault(stream, [])
-        if any(event.id == event_id for event in past):
-            message = f"event {event_id} ({type_}) is already in stream {stream}"
+        past = self.events.setdefault(new.stream, [])
+        if any(event.id == new.id for event in past):
+            message = f"event {new.id} ({new.type}) is already in stream {new.stream}"
             raise ValueError(message)
+        now = self.clock()
         head.version += 1
         head.hash = chain_hash(
-            head.hash, stream=stream, seq=head.version, event_id=event_id, cause=cause, at=now,
-            body_sha256=sha256(body).digest(), type_=type_,
-        )  # fmt: skip
-        past.append(
-            EventRow(
-                run_no=run_no, stream=stream, seq=head.version, id=event_id, kind=kind, type=type_,
-                topic=topic, at=now, cause=cause, correlation=correlation, claim=claim,
-                attempt=attempt, hash=head.hash, body=body,
-            )  # fmt: skip
+            head.hash,
+            stream=new.stream,
+            seq=head.version,
+            event_id=new.id,
+            cause=new.cause,
+            at=now,
+            body_sha256=sha256(new.body).digest(),
+            type_=new.type,
         )
-        return emitted(past[-1], topic or "")
+        past.append(EventRow(**vars(new), seq=head.version, at=now, hash=head.hash))
+        return emitted(past[-1], new.topic or "")
 
     def bodies(self, stream: UUID, known: int = 0) -> tuple[bytes, ...]:
         """A stream's payloads after the first `known`."""
@@ -284,13 +280,35 @@ class Database:
 def emitted(event: EventRow, topic: str, *, outbound: bool = False) -> Emitted:
     """An event as it is to be published."""
     return Emitted(
-        run_no=event.run_no, stream=event.stream, seq=event.seq, id=event.id, type=event.type,
-        topic=topic, body=event.body, at=event.at, cause=event.cause,
-        correlation=event.correlation, kind=event.kind, outbound=outbound,
-    )  # fmt: skip
+        run_no=event.run_no,
+        stream=event.stream,
+        seq=event.seq,
+        id=event.id,
+        type=event.type,
+        topic=topic,
+        body=event.body,
+        at=event.at,
+        cause=event.cause,
+        correlation=event.correlation,
+        kind=event.kind,
+        outbound=outbound,
+    )
 
 
 __all__ = [
-    "MOVING", "ActiveRow", "BatchRow", "Credit", "Database", "EventRow", "Head", "Lease",
-    "MemoryRow", "OutboxRow", "QuestionRow", "RolloutRow", "RunRow", "emitted",
-]  # fmt: skip
+    "MOVING",
+    "ActiveRow",
+    "BatchRow",
+    "Credit",
+    "Database",
+    "EventRow",
+    "Head",
+    "Lease",
+    "MemoryRow",
+    "NewEvent",
+    "OutboxRow",
+    "QuestionRow",
+    "RolloutRow",
+    "RunRow",
+    "emitted",
+]
