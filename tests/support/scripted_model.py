@@ -1,7 +1,8 @@
 """An OpenAI-compatible server whose replies are scripted.
 
-Run it with ``python -m tests.support.scripted_model --port N``. It keeps nothing but counts of what it was asked (`/_stats`), by the SHA-256 of the request's bytes,
-so that a test can prove that a call was made once.
+Run it with ``python -m tests.support.scripted_model --port N``. It keeps nothing but counts of what
+it was asked (`/_stats`), by the SHA-256 of the bytes of a request, so that a test can prove that a
+call was made once.
 """
 
 from __future__ import annotations
