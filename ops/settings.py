@@ -1,12 +1,120 @@
-"""Settings: one tree of frozen structs, read from a TOML file and `MIA_*` variables."""
+"""Settings: one tree of frozen structs, read from a TOML file and `MIA_*` variables.
+
+A variable names a key with double underscores, `MIA_WORKER__SLOTS=32`, and wins over the file.
+Secrets never stand in either: a key that ends in `_file` names a file that holds one.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, cast, get_type_hints
 
 import msgspec
 
-__all__ = ["EmbeddedSettings"]
+from ops.errors import Refused
+
+__all__ = [
+    "EmbeddedSettings",
+    "KafkaSettings",
+    "ModelSettings",
+    "ModelsSettings",
+    "PostgresSettings",
+    "Sampling",
+    "Settings",
+    "WorkerSettings",
+    "load_settings",
+    "read_secret",
+]
+
+_PREFIX: Final = "MIA_"
+_Tree = dict[str, Any]
 
 
-class EmbeddedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The processes that `mia up` starts itself. A port of 0 picks a free one and keeps it."""
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all sections share: frozen, by keyword, nothing unknown."""
+
+
+class KafkaSettings(_Section, frozen=True):
+    """The event log. `embedded` is ours; `external` is any cluster of Kafka 3.x or 4.x."""
+
+    mode: Literal["embedded", "external"] = "embedded"
+    bootstrap_servers: str = ""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str = ""
+    sasl_password_file: str = ""
+    tls_ca_file: str = ""
+    tls_certificate_file: str = ""
+    tls_key_file: str = ""
+    partitions: int = 6
+    replication_factor: int = 1
+
+
+class PostgresSettings(_Section, frozen=True):
+    """The ledger. `dsn` is for `external` and holds no password.
+
+    `password_files` maps a database role (and `admin`, the owner of the DSN) to the file of its
+    password; the embedded Postgres makes its own.
+    """
+
+    mode: Literal["embedded", "external"] = "embedded"
+    dsn: str = ""
+    database: str = "mia"
+    password_files: dict[str, str] = {}
+    pool_size: int = 8
+
+
+class Sampling(_Section, frozen=True):
+    """How a role samples; `seed` and stop strings come from the request."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+
+
+class ModelSettings(_Section, frozen=True):
+    """One role's OpenAI-compatible endpoint; without `base_url` it is the embedded vLLM."""
+
+    base_url: str = ""
+    model: str = ""
+    api_key_file: str = ""
+    sampling: Sampling = Sampling()
+    timeout_s: float = 300.0
+    concurrency: int = 64
+
+
+class ModelsSettings(_Section, frozen=True):
+    """The roles' endpoints. What a role leaves out it takes from `default`."""
+
+    default: ModelSettings = ModelSettings()
+    planner: ModelSettings = ModelSettings()
+    executor: ModelSettings = ModelSettings()
+    memory: ModelSettings = ModelSettings()
+    judge: ModelSettings = ModelSettings()
+    router: ModelSettings = ModelSettings()
+    embedding: ModelSettings = ModelSettings()
+
+
+class WorkerSettings(_Section, frozen=True):
+    """One worker process. `slots` bounds its handlers; times are in seconds."""
+
+    slots: int = 64
+    lease_s: float = 30.0
+    session_timeout_s: float = 10.0
+    drain_s: float = 20.0
+    watchdog_s: float = 60.0
+    sweep_every_s: float = 1.0
+    processes: int = 1
+
+
+class EmbeddedSettings(_Section, frozen=True):
+    """The processes that `mia up` starts itself. A port of 0 picks a free one and keeps it.
+
+    `kafka_jars` is a folder of the pinned jars and `java` a Java program, for machines without a
+    way out; `postgres_user` is who Postgres runs as when we are root.
+    """
 
     kafka_port: int = 0
     controller_port: int = 0
@@ -19,3 +127,115 @@ class EmbeddedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     postgres_shared_buffers_mb: int = 256
     postgres_max_connections: int = 120
     postgres_wal_mb: int = 256
+
+
+class Settings(_Section, frozen=True):
+    """Everything that can be set. `home` is the state folder (`MIA_HOME`)."""
+
+    home: str = ".mia"
+    kafka: KafkaSettings = KafkaSettings()
+    postgres: PostgresSettings = PostgresSettings()
+    models: ModelsSettings = ModelsSettings()
+    worker: WorkerSettings = WorkerSettings()
+    embedded: EmbeddedSettings = EmbeddedSettings()
+
+
+def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the file at `path` (else `MIA_CONFIG`, else `mia.toml` if it is there) and variables.
+
+    Raises:
+        Refused: an unknown key (the message names the nearest one), a wrong type, no such file.
+    """
+    environ = os.environ if environ is None else environ
+    chosen = path or (Path(environ["MIA_CONFIG"]) if environ.get("MIA_CONFIG") else None)
+    tree = _read(chosen)
+    for name, value in sorted(environ.items()):
+        keys = _keys(name)
+        if keys:
+            _set(tree, keys, value, name)
+    _refuse_unknown(tree, Settings, "")
+    _inherit_default_model(tree)
+    try:
+        return msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise Refused(f"settings: {error}", "Correct that key.") from error
+
+
+def read_secret(path: str) -> str:
+    """Return what a secret's file holds, without the line end.
+
+    Raises:
+        Refused: the file is missing, closed to us, or empty.
+    """
+    try:
+        secret = Path(path).expanduser().read_text().strip()
+    except OSError as error:
+        raise Refused(
+            f"cannot read the secret in {path}: {error.strerror}", "Check the path."
+        ) from error
+    if not secret:
+        raise Refused(f"the secret in {path} is empty", "Write the password into that file.")
+    return secret
+
+
+def _read(chosen: Path | None) -> _Tree:
+    path = chosen or Path("mia.toml")
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        if chosen is None:
+            return {}
+        raise Refused(
+            f"there is no settings file {path}", "Correct --config or MIA_CONFIG."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise Refused(f"{path} is not TOML: {error}", "Correct that line.") from error
+
+
+def _keys(variable: str) -> list[str]:
+    """Return the path that a variable names; other programs' and single words are none."""
+    if variable == "MIA_HOME":
+        return ["home"]
+    if not variable.startswith(_PREFIX) or "__" not in variable:
+        return []
+    return variable.removeprefix(_PREFIX).lower().split("__")
+
+
+def _set(tree: _Tree, keys: list[str], value: str, variable: str) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise Refused(f"{variable} names a key below a value", "Drop its last part.")
+    tree[keys[-1]] = value
+
+
+def _refuse_unknown(tree: _Tree, struct: type[msgspec.Struct], path: str) -> None:
+    known = get_type_hints(struct)
+    for key, value in tree.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            raise Refused(
+                f"settings: there is no key {path}{key}",
+                f"Did you mean {path}{near[0]}?" if near else f"Known: {', '.join(known)}.",
+            )
+        if (
+            isinstance(value, dict)
+            and isinstance(known[key], type)
+            and issubclass(known[key], _Section)
+        ):
+            _refuse_unknown(value, known[key], f"{path}{key}.")
+
+
+def _inherit_default_model(tree: _Tree) -> None:
+    models = tree.get("models", {})
+    default = models.get("default", {})
+    for role in ModelsSettings.__struct_fields__:
+        models[role] = _merged(default, models.get(role, {}))
+    tree["models"] = models
+
+
+def _merged(base: _Tree, over: _Tree) -> _Tree:
+    """Return `base` with the keys of `over`; tables in both are merged in turn."""
+    both = {key for key in base.keys() & over.keys() if isinstance(base[key], dict)}
+    merged = {key: _merged(base[key], cast("_Tree", over[key])) for key in both}
+    return {**base, **over, **merged}

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 
 from ops.embedded import identity, logs
-from ops.embedded.errors import Refused
 from ops.embedded.spec import ChildSpec, ChildStatus, launch
 from ops.embedded.state import Home
+from ops.errors import Refused
 
 __all__ = ["Child", "StartFailed"]
 
@@ -130,7 +130,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 cwd=spec.cwd,
-                env={**os.environ, **spec.env},
+                env=spec.environment(),
                 start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
             )
         identity.save(self._pid_file, process.pid)
@@ -197,8 +197,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 async def _exit(process: subprocess.Popen[bytes]) -> int:
     """Wait for the end without a thread; returns the exit status as `Popen` gives it."""
     if not hasattr(os, "pidfd_open"):  # not Linux: nothing to wait on without a thread
-        while process.poll() is None:
-            await asyncio.sleep(_POLL_S)  # noqa: ASYNC110 - the kernel sets no event
+        while process.poll() is None:  # noqa: ASYNC110 - and nothing that would set an event
+            await asyncio.sleep(_POLL_S)
         return process.wait()
     descriptor, gone = os.pidfd_open(process.pid), asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.embedded.errors import Refused
+from ops.errors import Refused
 
 __all__ = ["Jar", "Progress", "cache_folder", "class_path", "locked_jars", "missing"]
 

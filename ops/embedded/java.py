@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.embedded.errors import Refused
+from ops.errors import Refused
 
 __all__ = ["Java", "find_java"]
 
@@ -17,10 +17,11 @@ _OLDEST = 17
 
 @dataclass(frozen=True)
 class Java:
-    """A Java program and its major version."""
+    """A Java program, its major version, and what tells its build from others."""
 
     program: Path
     major: int
+    build: str
 
 
 def find_java(configured: str = "") -> Java:
@@ -64,7 +65,7 @@ def _probe(program: Path) -> Java | None:
     release = program.resolve().parents[1] / "release" if program.exists() else None
     text = release.read_text() if release and release.exists() else _ask(program)
     found = re.search(r'(?:JAVA_VERSION=|version )"(\d+)', text)
-    return Java(program, int(found[1])) if found else None
+    return Java(program, int(found[1]), text) if found else None
 
 
 def _ask(program: Path) -> str:

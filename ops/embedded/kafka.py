@@ -10,10 +10,10 @@ from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
 
-from ops.embedded.errors import Refused
 from ops.embedded.java import Java
 from ops.embedded.spec import ChildSpec
 from ops.embedded.state import Home
+from ops.errors import Refused
 from ops.settings import EmbeddedSettings
 
 __all__ = ["Kafka"]
@@ -64,7 +64,7 @@ logger.config.level = warn
 
 @dataclass(frozen=True)
 class Kafka:
-    """One embedded broker: its place, its ports, its Java and class path."""
+    """One embedded broker: its place, its ports, its Java and class path, more options of Java."""
 
     home: Home
     port: int
@@ -72,6 +72,7 @@ class Kafka:
     java: Java
     class_path: str
     settings: EmbeddedSettings
+    options: tuple[str, ...] = ()
 
     @property
     def bootstrap_servers(self) -> str:
@@ -86,15 +87,11 @@ class Kafka:
     def spec(self) -> ChildSpec:
         """Return how to run it."""
         heap = self.settings.kafka_heap_mb
-        memory = [
-            f"-Xms{heap // 2}m",
-            f"-Xmx{heap}m",
-            "-XX:+UseG1GC",
-            "-XX:+ExitOnOutOfMemoryError",
-        ]
+        memory = [f"-Xms{heap // 2}m", f"-Xmx{heap}m", "-XX:+ExitOnOutOfMemoryError"]
+        java = self._java(*memory, "-XX:+UseG1GC", *self.options)
         return ChildSpec(
             name="kafka",
-            argv=[*self._java(*memory), "kafka.Kafka", str(self._properties)],
+            argv=[*java, "kafka.Kafka", str(self._properties)],
             ready=self.answers,
             env=self._environment(),
             cwd=self.home.kafka,
@@ -116,7 +113,7 @@ class Kafka:
 
     async def prepare(self) -> None:
         """Write the configuration, and format the data folder if there is none."""
-        await asyncio.to_thread(self._prepare)
+        await asyncio.to_thread(self.set_up)
 
     def wipe(self) -> None:
         """Delete everything that the broker holds; it must be down."""
@@ -126,7 +123,8 @@ class Kafka:
     def _properties(self) -> Path:
         return self.home.kafka / "server.properties"
 
-    def _prepare(self) -> None:
+    def set_up(self) -> None:
+        """Do what `prepare` does, in this thread."""
         self._properties.write_text(
             _PROPERTIES.format(
                 port=self.port,
@@ -144,7 +142,7 @@ class Kafka:
         """Format a new data folder; one that a kill left half made has no `meta.properties`."""
         shutil.rmtree(self.data, ignore_errors=True)
         cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
-        fast = ["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        fast = ["-Xmx128m", "-XX:TieredStopAtLevel=1"]
         done = subprocess.run(
             [
                 *(*self._java(*fast), "kafka.tools.StorageTool", "format", "--standalone"),
@@ -171,4 +169,4 @@ class Kafka:
 
     def _environment(self) -> dict[str, str]:
         # The class path goes here: 45 paths would hide everything else on the command line.
-        return {"CLASSPATH": self.class_path, "JAVA_TOOL_OPTIONS": "", "LC_ALL": "C"}
+        return {"CLASSPATH": self.class_path, "LC_ALL": "C"}

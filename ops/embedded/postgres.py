@@ -13,9 +13,9 @@ from urllib.parse import quote
 import asyncpg
 import psutil
 
-from ops.embedded.errors import Refused
 from ops.embedded.spec import Account, ChildSpec, launch
 from ops.embedded.state import Home, write_secret
+from ops.errors import Refused
 from ops.settings import EmbeddedSettings
 
 __all__ = ["Postgres", "binaries"]

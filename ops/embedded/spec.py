@@ -75,6 +75,10 @@ class ChildSpec:
     ready_patience_s: float = 90.0
     restart: RestartPolicy = RestartPolicy()
 
+    def environment(self) -> dict[str, str]:
+        """Return the whole environment of the child: ours, and `env` over it."""
+        return {**os.environ, **self.env}
+
 
 class ChildStatus(msgspec.Struct, frozen=True):
     """What a child is doing: `state` is waiting, starting, ready, restarting, held or stopped.

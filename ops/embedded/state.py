@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from ops.embedded.errors import Refused
+from ops.errors import Refused
 
 __all__ = ["Home", "free_port", "port_is_free", "write_secret"]
 

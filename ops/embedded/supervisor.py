@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from ops.embedded import identity, logs
 from ops.embedded.child import Child, StartFailed
-from ops.embedded.errors import Refused
 from ops.embedded.spec import ChildSpec, ChildStatus, RestartPolicy
 from ops.embedded.state import Home
+from ops.errors import Refused
 
 __all__ = ["ChildSpec", "ChildStatus", "RestartPolicy", "StartFailed", "Supervisor"]
 

@@ -1,4 +1,4 @@
-"""The one error that the embedded stack raises on purpose."""
+"""The one error that commands raise on purpose."""
 
 __all__ = ["Refused"]
 
