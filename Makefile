@@ -70,7 +70,7 @@ chaos: $(CORE) ## random kills of workers, Kafka and Postgres: KILLS=50 SEED=1
 	$(BIN)/python -m ops.chaos --kills $(KILLS) --seed $(SEED)
 
 docs: $(CORE) ## write the generated files again: schemas, diagrams
-	$(BIN)/python -m ops.docs
+	$(BIN)/python -m ops.generate
 
 env: $(CORE) ## the core environment, .venv
 
