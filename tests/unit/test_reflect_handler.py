@@ -1,0 +1,73 @@
+"""The reflect stage: at most one supplementary plan, and only on a plain yes."""
+
+import pytest
+
+from consumers.reflect.reflect import reflect
+from mia_events.effects import Call, ModelReply
+from mia_events.lifecycle import Kind
+from schemas.events import RolloutFinished, RolloutProposed, RolloutReplanned, TurnAnswered
+from tests.support.drive import drive, task
+from tests.support.histories import ANSWERED, Role, answered
+
+YES, NO = ModelReply(text="yes"), ModelReply(text="No.")
+REPLANNED = [*answered(searches=1), RolloutReplanned(plan="1. More.")]
+
+
+def test_a_candidate_that_is_done_proposes_its_answer() -> None:
+    """The planner sees question, plan and record, and decides unconstrained."""
+    driven = drive(reflect, task(Kind.ROLLOUT, answered()), NO)
+    assert RolloutProposed(answer="Scott") == driven.event
+    call = driven.only(Call)
+    assert (None, True, "planner") == (call.schema, call.capture_tokens, call.role)
+    assert "turn 2 answered: Scott" in call.messages[-1].content
+
+
+def test_a_sibling_that_is_done_finishes() -> None:
+    """It goes to the judge by itself."""
+    driven = drive(reflect, task(Kind.ROLLOUT, answered(role="sibling")), NO)
+    assert RolloutFinished(answer="Scott") == driven.event
+
+
+def test_a_yes_brings_one_supplementary_plan() -> None:
+    """A second call writes it."""
+    plan = ModelReply(text="<think>what failed</think>1. Search again.")
+    driven = drive(reflect, task(Kind.ROLLOUT, answered()), YES, plan)
+    assert RolloutReplanned(plan="1. Search again.") == driven.event
+    decision, supplement = driven.asked
+    assert decision.seed != supplement.seed
+
+
+@pytest.mark.parametrize("text", ["no, on second thought yes", "yes and no", "", "<think>yes"])
+def test_a_malformed_decision_ends_the_rollout(text: str) -> None:
+    """A word somewhere in a sentence decides nothing."""
+    driven = drive(reflect, task(Kind.ROLLOUT, answered()), ModelReply(text=text))
+    assert RolloutProposed(answer="Scott") == driven.event
+
+
+def test_a_yes_without_a_plan_ends_the_rollout() -> None:
+    """There is nothing to go on with."""
+    driven = drive(reflect, task(Kind.ROLLOUT, answered()), YES, ModelReply(text="  "))
+    assert RolloutProposed(answer="Scott") == driven.event
+
+
+@pytest.mark.parametrize(
+    "role,event", [("candidate", RolloutProposed), ("sibling", RolloutFinished)]
+)
+def test_without_turns_left_nobody_is_asked(role: Role, event: type) -> None:
+    """A plan that cannot be carried out is not written."""
+    driven = drive(reflect, task(Kind.ROLLOUT, answered(role=role, searches=2), max_turns=3))
+    assert ([], event) == (driven.asked, type(driven.event))
+
+
+def test_replans_are_bounded() -> None:
+    """After the last allowed one the rollout ends with its newest answer."""
+    history = [*REPLANNED, TurnAnswered(turn=3, text=ANSWERED, answer="Sir Walter")]
+    driven = drive(reflect, task(Kind.ROLLOUT, history, max_replans=1))
+    assert ([], RolloutProposed(answer="Sir Walter")) == (driven.asked, driven.event)
+
+
+def test_an_earlier_answer_stands_when_the_second_phase_has_none() -> None:
+    """Trying to improve an answer does not lose it."""
+    history = [*REPLANNED, TurnAnswered(turn=3, text="", answer=None)]
+    driven = drive(reflect, task(Kind.ROLLOUT, history, max_turns=3))
+    assert RolloutProposed(answer="Scott") == driven.event
