@@ -27,10 +27,12 @@ _OLDEST = 25
 _PATIENCE_S = 120.0
 
 
-def with_class_cache(kafka: Kafka, progress: Callable[[str], None]) -> Kafka:
+def with_class_cache(
+    kafka: Kafka, progress: Callable[[str], None], note: Callable[[str], None]
+) -> Kafka:
     """Return the broker with the options that use the cache, which is recorded on first use.
 
-    A recording that fails only costs time: it is said, and the broker starts without.
+    A recording that fails only costs time: `note` is told, and the broker starts without.
     """
     if kafka.java.major < _OLDEST:
         return kafka
@@ -41,7 +43,7 @@ def with_class_cache(kafka: Kafka, progress: Callable[[str], None]) -> Kafka:
         try:
             _record(kafka, cache)
         except (OSError, TimeoutError, Refused, subprocess.TimeoutExpired) as error:
-            progress(f"Kafka will start slowly, its class cache could not be made: {error}")
+            note(f"Kafka will start slowly, its class cache could not be made: {error}")
             return kafka
     return replace(kafka, options=(f"-XX:AOTCache={cache}", "-Xlog:aot=off", "-Xlog:cds=off"))
 

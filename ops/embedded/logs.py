@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-__all__ = ["CAP_BYTES", "cap", "tail"]
+__all__ = ["CAP_BYTES", "cap", "since", "tail"]
 
 CAP_BYTES = 16 * 1024 * 1024
 
@@ -30,3 +30,21 @@ def tail(path: Path, lines: int) -> str:
     except FileNotFoundError:
         return ""
     return "\n".join(content.splitlines()[-lines:])
+
+
+def since(path: Path, position: int) -> tuple[int, str]:
+    """Return the new end of a log, and what was written after `position`.
+
+    A log that was cut is read from its start; a line being written waits for its end.
+    """
+    try:
+        size = path.stat().st_size
+        if size == position:
+            return position, ""
+        with path.open("rb") as file:
+            file.seek(position if position < size else 0)
+            start, content = file.tell(), file.read()
+    except FileNotFoundError:
+        return 0, ""
+    whole = content[: content.rfind(b"\n") + 1]
+    return start + len(whole), whole.decode(errors="replace")

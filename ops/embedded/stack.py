@@ -45,7 +45,8 @@ class EmbeddedStack:
     Both are restarted when they die. What `external` names is not started but taken from there.
     `more` are further children, started after their dependencies (`kafka`, `postgres`); it is
     called with the endpoints, which are known before anything runs. `progress` is told what one
-    waits for, `changed` every change of any child's state.
+    waits for, `changed` every change of any child's state. `locked` says that the caller holds the
+    folder's lock already. `notes` tells what turned out otherwise than one would expect.
 
     Raises on entry:
         Refused: a prerequisite is missing, or a child did not start; nothing is left running.
@@ -60,18 +61,22 @@ class EmbeddedStack:
         more: Callable[[Endpoints], Sequence[ChildSpec]] = lambda _: (),
         progress: Callable[[str], None] = _quiet,
         changed: Callable[[Sequence[ChildStatus]], None] = _unseen,
+        locked: bool = False,
     ) -> None:
         self.home = Home(home.absolute())
         self._settings = settings or EmbeddedSettings()
         self._external = external or Endpoints()
         self._more, self._progress, self._changed = more, progress, changed
+        self._locked = locked
+        self.notes: list[str] = []
         self._kafka: Kafka | None = None
         self._postgres: Postgres | None = None
         self._open = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as undo:
-            undo.enter_context(self.home.locked())
+            if not self._locked:
+                undo.enter_context(self.home.locked())
             await asyncio.to_thread(self._plan)
             self.supervisor = Supervisor(self.home, self._specs(), self._changed)
             undo.push_async_callback(self.supervisor.stop)
@@ -151,10 +156,10 @@ class EmbeddedStack:
         class_path = jars.class_path(self._settings.kafka_jars, self._progress)
         ports = self._port("kafka"), self._port("controller")
         kafka = Kafka(self.home, *ports, java, class_path, self._settings)
-        return with_class_cache(kafka, self._progress)
+        return with_class_cache(kafka, self._progress, self.notes.append)
 
     def _port(self, name: str) -> int:
         port, remark = self.home.port(name, getattr(self._settings, f"{name}_port"))
         if remark:
-            self._progress(remark)
+            self.notes.append(remark)
         return port

@@ -5,6 +5,7 @@ import fcntl
 import os
 import secrets
 import socket
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,14 +68,33 @@ class Home:
     def create(self) -> None:
         """Make the folders, closed to everyone else."""
         try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._mark()
             secrets_ = self.root / "secrets"
-            for folder in (self.root, self.logs, self.run, secrets_, self.kafka, self.postgres):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self.logs, self.run, secrets_, self.kafka, self.postgres):
+                folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise Refused(
                 f"cannot write the state folder {self.root}: {error.strerror}",
                 "Set MIA_HOME to a folder that you own.",
             ) from error
+
+    def require_ours(self) -> None:
+        """Refuse a folder that no stack made: it would be deleted, or closed to others."""
+        if not self._marker.exists():
+            raise Refused(
+                f"{self.root} is not a state folder: it holds other things",
+                "Set MIA_HOME to a new or empty folder.",
+            )
+
+    @property
+    def _marker(self) -> Path:
+        return self.root / "mia-state"
+
+    def _mark(self) -> None:
+        if any(self.root.iterdir()):
+            self.require_ours()
+        self._marker.write_text("Made by `mia up`; `mia reset` deletes this folder.\n")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -144,12 +164,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_secret(path: Path) -> str:
     """Return the secret in `path`, made on first use and readable by its owner only."""
     if not path.exists():
-        draft = path.with_suffix(".draft")
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor, draft = tempfile.mkstemp(dir=path.parent)  # 0600
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(24))
-        draft.replace(path)
+        with contextlib.suppress(FileExistsError):  # another process was first: its secret counts
+            os.link(draft, path)
+        Path(draft).unlink()
     return path.read_text()
 
 

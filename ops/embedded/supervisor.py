@@ -11,7 +11,14 @@ from ops.embedded.spec import ChildSpec, ChildStatus, RestartPolicy
 from ops.embedded.state import Home
 from ops.errors import Refused
 
-__all__ = ["ChildSpec", "ChildStatus", "RestartPolicy", "StartFailed", "Supervisor"]
+__all__ = [
+    "ChildSpec",
+    "ChildStatus",
+    "RestartPolicy",
+    "StartFailed",
+    "Supervisor",
+    "end_leftovers",
+]
 
 _CAP_EVERY_S = 5.0
 
@@ -63,15 +70,16 @@ class Supervisor:
         Raises:
             StartFailed: one never became ready. Call `stop` to end the others.
         """
-        await asyncio.to_thread(self._end_leftovers)
+        await asyncio.to_thread(end_leftovers, self._home)
         self._tasks = [
             asyncio.create_task(self._run(child), name=f"child {name}")
             for name, child in self._children.items()
         ]
         self._housekeeping = asyncio.create_task(self._keep_house())
         ready = asyncio.ensure_future(self._all_ready())
-        await asyncio.wait({ready, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
-        if not ready.done():
+        try:
+            await asyncio.wait({ready, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
             ready.cancel()
         for task in self._tasks:
             if task.done():
@@ -79,7 +87,9 @@ class Supervisor:
 
     async def watch(self) -> None:
         """Return only by raising what made a child's supervision fail."""
-        await asyncio.gather(*self._tasks)
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
 
     async def stop(self) -> None:
         """Stop every child after those that depend on it."""
@@ -114,19 +124,28 @@ class Supervisor:
     def _tell(self) -> None:
         self._told(self.status())
 
-    def _end_leftovers(self) -> None:
-        """End children that outlived a supervisor killed with -9 on a system without death signals.
 
-        A pid file of before a reboot names no living process and is removed.
-        """
-        for path in self._home.run.glob("*.pid.json"):
-            left = identity.load(path)
-            if left is not None:
-                try:
-                    identity.end(left, signal.SIGTERM, 15.0)
-                except PermissionError as error:
-                    raise Refused(
-                        f"process {left.pid} is left over and belongs to another user",
-                        f"End it with that user's rights: kill {left.pid}",
-                    ) from error
-            path.unlink(missing_ok=True)
+def end_leftovers(home: Home) -> list[str]:
+    """End children that outlived a supervisor killed with -9, and return their names.
+
+    The kernel signals them on Linux; they may still be at it, and other systems do not. A pid file
+    of before a reboot names no living process and is removed.
+    """
+    ended = []
+    for path in home.run.glob("*.pid.json"):
+        left = identity.load(path)
+        if left is not None:
+            _end(left)
+            ended.append(path.name.removesuffix(".pid.json"))
+        path.unlink(missing_ok=True)
+    return ended
+
+
+def _end(left: identity.Identity) -> None:
+    try:
+        identity.end(left, signal.SIGTERM, 15.0)
+    except PermissionError as error:
+        raise Refused(
+            f"process {left.pid} is left over and belongs to another user",
+            f"End it with the rights of that user: kill {left.pid}",
+        ) from error

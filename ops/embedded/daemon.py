@@ -1,0 +1,150 @@
+"""The supervisor process: `python -m ops.embedded.daemon`, which `mia up` starts detached.
+
+It reads the same settings as any command (`MIA_CONFIG`, `MIA_HOME`), holds the state folder until
+SIGTERM or SIGINT, and keeps its report current.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ops.embedded import identity, report
+from ops.embedded.external import check_external, external_endpoints
+from ops.embedded.report import Report
+from ops.embedded.spec import ChildStatus
+from ops.embedded.stack import EmbeddedStack
+from ops.embedded.state import Home
+from ops.errors import Refused
+from ops.settings import Settings, load_settings
+
+__all__ = ["Daemon", "main", "run_until_signal", "start_detached"]
+
+_ROOT = Path(__file__).parents[2]
+
+
+def _nothing(_: Report) -> None:
+    return
+
+
+class Daemon:
+    """Runs the stack of these settings; `say` is told what one waits for."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self.home = Home(Path(settings.home).absolute())
+        self._settings, self._say = settings, say
+        self._report = Report(phase="starting", pid=os.getpid(), started=time.time())
+
+    async def run(self, up: Callable[[Report], None] = _nothing) -> None:
+        """Start, tell `up`, run until cancelled, stop.
+
+        Raises:
+            Refused: it could not start, or somebody else holds the folder.
+        """
+        with self.home.locked():
+            identity.save(self.home.supervisor_file, os.getpid())
+            last = {"phase": "down", "message": ""}
+            try:
+                await self._hold(up)
+            except Refused as error:
+                last = {"phase": "failed", "message": str(error)}
+                raise
+            finally:
+                self._update(**last)
+
+    async def _hold(self, up: Callable[[Report], None]) -> None:
+        self._update()
+        await check_external(self._settings)
+        async with EmbeddedStack(
+            self.home.root,
+            self._settings.embedded,
+            external=external_endpoints(self._settings),
+            progress=self._progress,
+            changed=self._changed,
+            locked=True,
+        ) as stack:
+            where = stack.admin_dsn.rpartition("@")[2].partition("/")[0]
+            self._update(
+                phase="up",
+                message="",
+                notes=tuple(stack.notes),
+                bootstrap_servers=stack.bootstrap_servers,
+                postgres=where,
+            )
+            up(self._report)
+            try:
+                await stack.supervisor.watch()
+            finally:
+                self._update(phase="stopping")
+
+    def _progress(self, message: str) -> None:
+        self._say(message)
+        self._update(message=message)
+
+    def _changed(self, children: Sequence[ChildStatus]) -> None:
+        self._update(children=tuple(children))
+
+    def _update(self, **changes: object) -> None:
+        self._report = msgspec.structs.replace(self._report, **changes)
+        report.write(self.home, self._report)
+
+
+async def run_until_signal(daemon: Daemon, up: Callable[[Report], None] = _nothing) -> None:
+    """Run a daemon until SIGTERM, SIGINT or SIGHUP; further ones do not hurry its stop."""
+    running = asyncio.ensure_future(daemon.run(up))
+    told: list[int] = []
+
+    def stop(number: int) -> None:
+        if not told:
+            told.append(number)
+            running.cancel()
+
+    for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(sig, stop, int(sig))
+    try:
+        await running
+    except asyncio.CancelledError:
+        if not told:
+            raise
+
+
+def start_detached(home: Home, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the supervisor in a session of its own, so that it outlives this terminal."""
+    home.create()
+    path = os.pathsep.join(filter(None, (str(_ROOT), environ.get("PYTHONPATH", ""))))
+    with (home.logs / "supervisor.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ops.embedded.daemon"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+
+
+def _say(message: str) -> None:
+    print(time.strftime("%F %T"), message)
+
+
+def main() -> int:
+    """Run until told to stop; returns the exit status."""
+    settings = load_settings()
+    daemon = Daemon(settings, _say)
+    try:
+        asyncio.run(run_until_signal(daemon))
+    except Refused as error:
+        _say(str(error))
+        return 1
+    _say("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
