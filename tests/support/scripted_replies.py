@@ -78,7 +78,7 @@ def asked_by(call: Call, *, malformed_rate: float = 0.08) -> Asked:
 
 def reply_to(asked: Asked) -> str:
     """The text of the completion."""
-    if asked.task in _MALFORMED and asked.dice("malformed") < asked.malformed_rate:
+    if asked.task in _MALFORMED and _misbehaves(asked):
         return _pick(asked, "kind", _MALFORMED[asked.task])
     return _SCRIPTS.get(asked.task, _other)(asked)
 
@@ -116,6 +116,12 @@ def tokens_of(text: str) -> tuple[tuple[int, str], ...]:
 def logprob_of(token: str, place: int) -> float:
     """An invented log-probability, in (-3, 0)."""
     return -((_number(f"{token}|{place}") % 2_999) + 1) / 1_000
+
+
+def _misbehaves(asked: Asked) -> bool:
+    # Some executors never get a turn right, so that rollouts end without an answer.
+    stubborn = asked.task == "execute" and asked.fixed("stubborn") < asked.malformed_rate
+    return stubborn or asked.dice("malformed") < asked.malformed_rate
 
 
 def _plan(asked: Asked) -> str:
