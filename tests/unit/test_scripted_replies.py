@@ -102,8 +102,7 @@ def test_malformed_replies_do_not_parse() -> None:
     """What is scripted as malformed is refused by the stages' grammar."""
     for seed in range(40):
         with pytest.raises(Unparsable):
-            read = action(reply_to(asked("execute", seed, malformed_rate=1.0)), ["search"])
-            arguments_of(TOOLS["search"], json.dumps(read.arguments).encode())
+            turn(reply_to(asked("execute", seed, malformed_rate=1.0)))
         with pytest.raises(Unparsable):
             one_word(reply_to(asked("reflect", seed, malformed_rate=1.0)), ("yes", "no"))
 
@@ -157,6 +156,13 @@ def test_rates_are_kept_and_repeat() -> None:
     assert sum(fate.sleep_s for fate in fates) / 1_000 == pytest.approx(0.05, rel=0.2)
     assert fates == [fate_of(faults, str(number), 1, "plan", "") for number in range(1_000)]
     assert fates != [fate_of(faults, str(number), 2, "plan", "") for number in range(1_000)]
+
+
+def turn(text: str) -> None:
+    """Read a turn with its arguments, as the execute stage does."""
+    read = action(text, ["search"])
+    if read.name == "search":
+        arguments_of(TOOLS["search"], json.dumps(read.arguments).encode())
 
 
 def _dot(first: tuple[float, ...], second: tuple[float, ...]) -> float:
