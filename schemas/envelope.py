@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 from uuid import UUID
 
 import msgspec
@@ -78,6 +78,67 @@ def decode_payload(body: bytes) -> Payload:
         raise _unreadable(body, error, tag.type if tag is not None else None) from error
 
 
+class _Wire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An envelope around payload bytes that are encoded already."""
+
+    id: UUID
+    type: str
+    schema_version: int = SCHEMA_VERSION
+    run: UUID
+    stream: UUID
+    seq: int
+    cause: UUID | None = None
+    correlation: UUID | None = None
+    occurred_at: datetime
+    trace: str | None = None
+    data: msgspec.Raw
+
+
+class Stored(Protocol):
+    """An event as the ledger holds it; `body` are the payload's bytes."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def stream(self) -> UUID: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def cause(self) -> UUID | None: ...
+    @property
+    def correlation(self) -> UUID | None: ...
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+def traceparent(correlation: UUID, event: UUID) -> str:
+    """A W3C traceparent: one trace per question, one span per event, derived from their ids."""
+    return f"00-{correlation.hex}-{event.hex[:16]}-01"
+
+
+def encode_wire(event: Stored, *, run: UUID) -> bytes:
+    """The record of a stored event, its payload bytes unchanged."""
+    trace = traceparent(event.correlation, event.id) if event.correlation is not None else None
+    return _encoder.encode(
+        _Wire(
+            id=event.id,
+            type=event.type,
+            run=run,
+            stream=event.stream,
+            seq=event.seq,
+            cause=event.cause,
+            correlation=event.correlation,
+            occurred_at=event.at,
+            trace=trace,
+            data=msgspec.Raw(event.body),
+        )
+    )
+
+
 def encode_envelope(envelope: Envelope) -> bytes:
     """The JSON bytes of a record."""
     return _encoder.encode(envelope)
@@ -141,4 +202,6 @@ __all__ = [
     "decode_payload",
     "encode_envelope",
     "encode_payload",
+    "encode_wire",
+    "traceparent",
 ]

@@ -192,6 +192,10 @@ class Ledger(Protocol):
         `grace_s` seconds."""
         ...
 
+    async def topics_created(self, names: Sequence[str]) -> None:
+        """Topics that were just made: whatever was sent to topics of these names before is gone."""
+        ...
+
     async def overdue(self, *, limit: int) -> list[Due]:
         """Streams of running runs to be pre-empted: questions without an answer past their deadline, and
         open rollouts of answered questions past it."""

@@ -99,7 +99,7 @@ class PostgresLedger:
 
     async def _commit_with_memory(self, unit: PendingCommit, arguments: tuple[Any, ...]) -> Any:
         async with self._durable.acquire() as connection, connection.transaction():
-            row = await connection.fetchrow(_Q["commit"], *arguments)
+            row: Any = await connection.fetchrow(_Q["commit"], *arguments)
             if row["applied"] and unit.step is not None and unit.step.memory is not None:
                 await write_memories(
                     connection, unit.step.memory, cause=unit.step.entries[0].event_id
@@ -128,7 +128,7 @@ class PostgresLedger:
     async def accept(self, run_no: int, questions: Sequence[NewQuestion]) -> Accepted:
         """See the port."""
         async with answering():
-            row = await self._durable.fetchrow(
+            row: Any = await self._durable.fetchrow(
                 _Q["accept"],
                 run_no,
                 datetime.now(UTC),
@@ -192,6 +192,11 @@ class PostgresLedger:
             facts = await self._relaxed.fetch(_Q["unsent_facts"], grace, limit)
         return [_emitted(row) for row in (*commands, *facts)]
 
+    async def topics_created(self, names: Sequence[str]) -> None:
+        """See the port."""
+        async with answering():
+            await self._relaxed.execute(_Q["topics_created"], list(names))
+
     async def overdue(self, *, limit: int) -> list[Due]:
         """See the port."""
         async with answering():
@@ -221,7 +226,7 @@ class PostgresLedger:
     async def run_named(self, name: str) -> tuple[RunView, str]:
         """See the port."""
         async with answering():
-            row = await self._relaxed.fetchrow(_Q["run_named"], name)
+            row: Any = await self._relaxed.fetchrow(_Q["run_named"], name)
         return _run(row, repr(name)), row["state"]
 
     async def question(self, question: UUID) -> QuestionView:

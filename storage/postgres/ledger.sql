@@ -64,13 +64,15 @@ WITH place AS (
       AND a.topic = ANY ($1)
       AND (a.claim IS NULL OR a.lease_until < clock_timestamp())
       AND (a.due_at IS NULL OR a.due_at <= clock_timestamp())
-      AND CASE WHEN a.sent_offset IS NULL
+      AND CASE WHEN a.claim IS NOT NULL THEN true  -- its worker died after taking it from the topic
+          WHEN a.sent_offset IS NULL
           THEN greatest(a.updated_at, a.due_at) < clock_timestamp() - $5::interval
           ELSE p.committed > a.sent_offset OR p.ending <= a.sent_offset END
     ORDER BY a.updated_at LIMIT $6
     FOR UPDATE OF a SKIP LOCKED
 ), taken AS (
-    UPDATE active AS a SET sent_offset = NULL, sent_partition = NULL, updated_at = clock_timestamp()
+    UPDATE active AS a SET sent_offset = NULL, sent_partition = NULL, claim = NULL, lease_until = NULL,
+        updated_at = clock_timestamp()
     FROM picked WHERE a.stream = picked.stream
     RETURNING a.run_no, a.stream, a.version
 )
@@ -158,6 +160,15 @@ WITH letter AS (
 )
 SELECT append_event($2, l.id, 6::smallint, 1, decode(repeat('00', 32), 'hex'), $13, 'dead_letter',
                     'mia.dead-letter', $14, $10, $4, NULL) FROM letter AS l
+
+-- name: topics_created
+-- Topics that were made anew: when, and what was sent to them before is sent again.
+WITH made AS (
+    INSERT INTO topic (name, created_at) SELECT unnest($1::text[]), clock_timestamp()
+    ON CONFLICT (name) DO UPDATE SET created_at = excluded.created_at
+)
+UPDATE active SET sent_offset = NULL, sent_partition = NULL, updated_at = clock_timestamp()
+WHERE topic = ANY ($1) AND sent_offset IS NOT NULL
 
 -- name: new_worker
 -- A number for this process, so that its claims are its own.

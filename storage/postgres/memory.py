@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from storage.postgres.pool import Connection
+
     from mia_events.steps import MemoryWrite
 
 _Q = queries("memory")
@@ -26,7 +28,7 @@ def _vector(values: Sequence[float]) -> str:
     return "[" + ",".join(map(repr, values)) + "]"
 
 
-async def write_memories(connection: asyncpg.Connection, write: MemoryWrite, *, cause: UUID) -> None:
+async def write_memories(connection: Connection, write: MemoryWrite, *, cause: UUID) -> None:
     """Add a generation to a scope, inside the caller's transaction. `cause`: the step's event."""
     newest = await connection.fetchval(_Q["lock_scope"], write.scope)
     generation = write.generation if write.generation is not None else newest + 1

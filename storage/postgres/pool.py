@@ -9,6 +9,12 @@ import asyncpg
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from typing import Any, TypeAlias
+
+    from asyncpg.pool import PoolConnectionProxy
+
+    #: A connection, our own or borrowed from a pool.
+    Connection: TypeAlias = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
 
 
 class Unavailable(ConnectionError):

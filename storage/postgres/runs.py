@@ -20,6 +20,8 @@ from storage.postgres.sql import queries
 if TYPE_CHECKING:
     import asyncpg
 
+    from storage.postgres.pool import Connection
+
     from mia_events.steps import Manifest
     from schemas.events import Event
 
@@ -135,7 +137,7 @@ class PostgresRuns:
             )
         return rule.status
 
-    async def _thaw(self, connection: asyncpg.Connection, row: Any, at: datetime) -> ev.RunResumed:
+    async def _thaw(self, connection: Connection, row: Any, at: datetime) -> ev.RunResumed:
         pause = at - row["paused_at"] if row["paused_at"] is not None else timedelta()
         await connection.execute(_Q["freeze"], row["run_no"], pause)
         await connection.execute(_Q["freeze_batches"], row["run_no"], pause)
@@ -154,7 +156,7 @@ def _hash(previous: bytes, stream: UUID, seq: int, event: Event, at: datetime) -
 
 
 async def _log(
-    connection: asyncpg.Connection, run_no: int, stream: UUID, kind: Kind, seq: int, event: Event,
+    connection: Connection, run_no: int, stream: UUID, kind: Kind, seq: int, event: Event,
     head: bytes, at: datetime,
 ) -> None:
     body = encode_payload(event)

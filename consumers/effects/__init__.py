@@ -1,0 +1,1 @@
+"""What performs effects for real: model endpoints, tools, memories, labels, the ledger."""

@@ -1,0 +1,96 @@
+"""Performs each kind of effect by its port."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from consumers.runner.context import Lru
+from consumers.tools.registry import TOOLS
+from consumers.tools.run import decode_documents, run_tool
+from mia_events.effects import (
+    AnyEffect,
+    Call,
+    Embed,
+    Label,
+    ReadBatch,
+    ReadLabel,
+    ReadRollouts,
+    Recall,
+    ToolResult,
+    UseTool,
+)
+from mia_events.steps import Poison
+
+if TYPE_CHECKING:
+    from consumers.effects.model_client import ModelClient
+    from mia_events.effect_codec import Reply
+    from mia_events.steps import Task
+    from schemas.external import Paragraph
+    from storage.ports import Artifacts, LabelStore, Ledger, MemoryStore
+
+
+class RealPerformer:
+    """The `Performer` of a worker. `labels` is None where the process may not read them."""
+
+    def __init__(
+        self,
+        *,
+        models: ModelClient,
+        memory: MemoryStore,
+        ledger: Ledger,
+        artifacts: Artifacts,
+        labels: LabelStore | None,
+    ) -> None:
+        self._models = models
+        self._memory = memory
+        self._ledger = ledger
+        self._artifacts = artifacts
+        self._labels = labels
+        self._documents: Lru[str, tuple[Paragraph, ...]] = Lru(512)
+
+    async def perform(self, effect: AnyEffect, task: Task) -> Reply:
+        """See the port."""
+        match effect:
+            case Call():
+                return await self._models.chat(effect)
+            case Embed():
+                return await self._models.embed(effect)
+            case UseTool():
+                return await self._tool(effect)
+            case Recall():
+                return await self._memory.recall(effect)
+            case ReadRollouts():
+                return await self._ledger.rollouts(effect.question)
+            case ReadBatch():
+                return await self._ledger.consolidated(effect.run, effect.number)
+            case ReadLabel():
+                return await self._label(effect, task)
+
+    async def _label(self, effect: ReadLabel, task: Task) -> Label:
+        if self._labels is None:
+            message = f"{task.status} of {task.stream} asked for a label where none may be read"
+            raise Poison(message)
+        return Label(await self._labels.label(effect.question))
+
+    async def _tool(self, effect: UseTool) -> ToolResult:
+        documents = await self._passages(effect.documents)
+        limit = TOOLS[effect.tool].time_limit_s if effect.tool in TOOLS else None
+        try:
+            return await asyncio.wait_for(
+                asyncio.to_thread(run_tool, effect, documents), timeout=limit
+            )
+        except TimeoutError:
+            return ToolResult(ok=False, text=f"{effect.tool} gave no result within {limit:g} s")
+
+    async def _passages(self, sha256: str | None) -> tuple[Paragraph, ...]:
+        if sha256 is None:
+            return ()
+        found = self._documents.get(sha256)
+        if found is None:
+            found = tuple(decode_documents(await self._artifacts.get(sha256)))
+            self._documents.put(sha256, found)
+        return found
+
+
+__all__ = ["RealPerformer"]
