@@ -1,0 +1,165 @@
+"""Memories: versions by generation, credits, and what a recall returns."""
+
+from uuid import UUID, uuid4
+
+import pytest
+
+from mia_events import ids
+from mia_events.effects import Recall, Remembered
+from mia_events.steps import Manifest, MemoryWrite
+from schemas import events as ev
+from schemas.events import MemoryCandidate, MemoryUse
+from tests.contract.workbench import Workbench, candidate
+
+_AXIS = (1.0, *(0.0,) * 383)
+_ASKER = UUID(int=5)
+
+
+@pytest.fixture
+def scope() -> str:
+    """Give a scope of this test's own."""
+    return f"scope-{uuid4()}"
+
+
+async def _write(
+    workbench: Workbench,
+    scope: str,
+    *candidates: MemoryCandidate,
+    generation: int | None = None,
+    uses: tuple[tuple[UUID, MemoryUse], ...] = (),
+) -> None:
+    """Write a generation as the only thing that a question's end does."""
+    run = await workbench.run(Manifest(), questions=1)
+    question = await workbench.question(run, "0")
+    (rollout,) = await workbench.fan_out(question, 1)
+    await workbench.plan(rollout)
+    await workbench.choose(question, [rollout])
+    await workbench.propose(rollout)
+    await workbench.answer(question, [rollout])
+    await workbench.judge(rollout)
+    write = MemoryWrite(
+        scope=scope,
+        generation=generation,
+        candidates=tuple((_ASKER, one) for one in candidates),
+        uses=uses,
+    )
+    await workbench.step(question, ev.QuestionConsolidated(grade="correct"), memory=write)
+
+
+async def _recall(
+    workbench: Workbench, scope: str, generation: int | None, **counts: int
+) -> list[Remembered]:
+    request = Recall(scope=scope, vector=_AXIS, generation=generation, **counts)
+    return list((await workbench.memory.recall(request)).items)
+
+
+def _texts(found: list[Remembered]) -> list[str]:
+    return [item.text for item in found]
+
+
+async def test_a_new_key_is_version_one(workbench: Workbench, scope: str) -> None:
+    """It is there from its generation on, not before."""
+    await _write(workbench, scope, candidate("k", "do a b"), generation=3)
+    assert [] == await _recall(workbench, scope, 2)
+    (found,) = await _recall(workbench, scope, 3)
+    assert (ids.memory_id(scope, "k"), 1, "do a b", "about k", "success") == (
+        found.id, found.version, found.text, found.question, found.outcome,
+    )  # fmt: skip
+    assert [found] == await _recall(workbench, scope, None)
+
+
+async def test_a_shorter_text_is_a_new_version_and_a_longer_one_is_not(
+    workbench: Workbench,
+    scope: str,
+) -> None:
+    """Nothing is overwritten: each generation still sees its own version."""
+    await _write(workbench, scope, candidate("k", "one two three"), generation=1)
+    await _write(workbench, scope, candidate("k", "one two three four"), generation=2)
+    await _write(workbench, scope, candidate("k", "one two"), generation=3)
+    assert [(1, "one two three")] == [
+        (m.version, m.text) for m in await _recall(workbench, scope, 2)
+    ]
+    assert [(2, "one two")] == [(m.version, m.text) for m in await _recall(workbench, scope, 3)]
+
+
+async def test_several_writes_of_one_generation_leave_one_version(
+    workbench: Workbench, scope: str
+) -> None:
+    """Only the shortest of a key is kept, as the next version."""
+    await _write(workbench, scope, candidate("k", "a b c d e"), generation=1)
+    same = [candidate("k", text) for text in ("a b c d", "a b c d e f", "a b c")]
+    await _write(workbench, scope, *same, generation=2)
+    assert [(2, "a b c")] == [(m.version, m.text) for m in await _recall(workbench, scope, 2)]
+
+
+async def test_no_generation_means_the_next(workbench: Workbench, scope: str) -> None:
+    """Live questions each write a generation of their own."""
+    await _write(workbench, scope, candidate("a", "one"), generation=4)
+    await _write(workbench, scope, candidate("b", "two"))
+    assert ["one"] == _texts(await _recall(workbench, scope, 4))
+    assert {"one", "two"} == set(_texts(await _recall(workbench, scope, 5)))
+
+
+async def test_scopes_do_not_see_each_other(workbench: Workbench, scope: str) -> None:
+    """The same key in another scope is another memory."""
+    await _write(workbench, scope, candidate("k", "mine"), generation=1)
+    assert [] == await _recall(workbench, "other", 1)
+
+
+async def test_successes_come_first_and_each_outcome_has_its_count(
+    workbench: Workbench, scope: str
+) -> None:
+    """Best first within an outcome, ties by key."""
+    kinds = ("success", "failure", "success", "failure", "success", "failure")
+    memories = [candidate(f"k{i}", f"t{i}", kind) for i, kind in enumerate(kinds)]
+    memories.append(candidate("far", "far", angle=0.5))
+    await _write(workbench, scope, *memories, generation=1)
+    assert ["t0", "t2", "t1", "t3"] == _texts(await _recall(workbench, scope, 1))
+    more = await _recall(workbench, scope, 1, successes=9, failures=0)
+    assert ["t0", "t2", "t4", "far"] == _texts(more)
+
+
+async def test_what_is_not_about_the_question_is_not_returned(
+    workbench: Workbench, scope: str
+) -> None:
+    """A cosine below 0.2 is no neighbour."""
+    near, far = candidate("near", "near", angle=0.25), candidate("far", "far", angle=0.15)
+    await _write(workbench, scope, near, far, generation=1)
+    assert ["near"] == _texts(await _recall(workbench, scope, 1))
+
+
+async def test_the_score_weighs_similarity_and_win_rate(workbench: Workbench, scope: str) -> None:
+    """0.7 cosine + 0.3 (wins + 1) / (uses + 1), credits up to the generation only."""
+    await _write(workbench, scope, candidate("k", "t", angle=0.5), generation=1)
+    used = ids.memory_id(scope, "k")
+    uses = tuple(
+        (question, MemoryUse(memory=used, won=won))
+        for question, won in ((UUID(int=1), True), (UUID(int=2), False), (UUID(int=3), False))
+    )
+    await _write(workbench, scope, generation=2, uses=uses)
+    (before,) = await _recall(workbench, scope, 1)
+    (after,) = await _recall(workbench, scope, 2)
+    assert pytest.approx(0.7 * 0.5 + 0.3 * 1.0, abs=1e-3) == before.score
+    assert pytest.approx(0.7 * 0.5 + 0.3 * 2 / 4, abs=1e-3) == after.score
+
+
+async def test_a_question_credits_a_memory_once(workbench: Workbench, scope: str) -> None:
+    """The first credit of a (memory, question) stands."""
+    await _write(workbench, scope, candidate("k", "t"), generation=1)
+    use = MemoryUse(memory=ids.memory_id(scope, "k"), won=False)
+    asker = uuid4()
+    await _write(workbench, scope, generation=2, uses=((asker, use),))
+    again = MemoryUse(memory=use.memory, won=True)
+    await _write(workbench, scope, generation=2, uses=((asker, again),))
+    (found,) = await _recall(workbench, scope, 2)
+    assert pytest.approx(0.7 + 0.3 / 2, abs=1e-3) == found.score
+
+
+async def test_a_better_record_outranks_a_nearer_text(workbench: Workbench, scope: str) -> None:
+    """The win rate decides between neighbours."""
+    near, proven = candidate("near", "near", angle=1.0), candidate("proven", "proven", angle=0.95)
+    await _write(workbench, scope, near, proven, generation=1)
+    lost = MemoryUse(memory=ids.memory_id(scope, "near"), won=False)
+    await _write(workbench, scope, generation=2, uses=((uuid4(), lost),))
+    assert ["near", "proven"] == _texts(await _recall(workbench, scope, 1))
+    assert ["proven", "near"] == _texts(await _recall(workbench, scope, 2))
