@@ -17,9 +17,10 @@ _TRACE_CHARACTERS = 6_000
 
 
 def trace(trajectory: Trajectory) -> str:
-    """Every step in its order, each cut to a bounded length, oldest first."""
-    lines = [_line(step) for step in trajectory.steps]
-    return quote("record", "\n".join(lines), _TRACE_CHARACTERS)
+    """Every step in its order. The longer the record, the shorter each step, so that none is lost."""
+    limit = min(_STEP_CHARACTERS, _TRACE_CHARACTERS // max(len(trajectory.steps), 1))
+    lines = [clip(_line(step), limit) for step in trajectory.steps]
+    return quote("record", "\n".join(lines), 2 * _TRACE_CHARACTERS)
 
 
 def _line(step: Turn) -> str:
@@ -27,7 +28,7 @@ def _line(step: Turn) -> str:
         case TurnToolCalled():
             return f"turn {step.turn}: {step.tool} {bytes(step.arguments).decode()}"
         case ToolReturned():
-            return f"turn {step.turn} found: {clip(step.observation, _STEP_CHARACTERS)}"
+            return f"turn {step.turn} found: {step.observation}"
         case TurnRejected():
             return f"turn {step.turn}: a malformed reply"
         case TurnAnswered(answer=None):
@@ -35,7 +36,7 @@ def _line(step: Turn) -> str:
         case TurnAnswered():
             return f"turn {step.turn} answered: {step.answer}"
         case RolloutReplanned():
-            return f"additional plan: {clip(step.plan, _STEP_CHARACTERS)}"
+            return f"additional plan: {step.plan}"
 
 
 __all__ = ["trace"]

@@ -216,7 +216,7 @@ _MALFORMED: Mapping[str, Sequence[str]] = {
     "plan": ("", "<think>never closed"),
     "replan": ("",),
 }
-_FIRST = ("Ada", "Bela", "Caro", "Dov", "Edda", "Finn", "Gaia", "Hugo", "Ines", "Jona", "Kaia",
+_FIRST = ("Ada", "Bela", "Caro", "Dov", "Edda", "Finn", "Gaia", "Hugo", "Irma", "Jona", "Kaia",
           "Luka", "Mira", "Nils", "Olga", "Pavel")  # fmt: skip
 _LAST = ("Abend", "Birke", "Cedar", "Dune", "Elster", "Farn", "Ginko", "Hafen", "Iris", "Jade",
          "Kiesel", "Linde", "Moor", "Nebel", "Otter", "Pinie")  # fmt: skip

@@ -71,3 +71,13 @@ def test_an_earlier_answer_stands_when_the_second_phase_has_none() -> None:
     history = [*REPLANNED, TurnAnswered(turn=3, text="", answer=None)]
     driven = drive(reflect, task(Kind.ROLLOUT, history, max_turns=3))
     assert RolloutProposed(answer="Scott") == driven.event
+
+
+def test_a_long_record_keeps_its_end() -> None:
+    """Steps get shorter instead of the answer getting lost."""
+    history = answered(searches=40)
+    content = drive(reflect, task(Kind.ROLLOUT, history, max_turns=60), NO).only(Call)
+    record = content.messages[-1].content
+    assert "turn 1: search" in record
+    assert "turn 41 answered: Scott" in record
+    assert len(record) < 9_000
