@@ -17,7 +17,7 @@ _TRACE_CHARACTERS = 6_000
 
 
 def trace(trajectory: Trajectory) -> str:
-    """Every step in its order. The longer the record, the shorter each step, so that none is lost."""
+    """Every step in its order: the longer the record, the shorter each, so that none is lost."""
     limit = min(_STEP_CHARACTERS, _TRACE_CHARACTERS // max(len(trajectory.steps), 1))
     lines = [clip(_line(step), limit) for step in trajectory.steps]
     return quote("record", "\n".join(lines), 2 * _TRACE_CHARACTERS)
