@@ -6,17 +6,21 @@ import msgspec
 
 
 class IsolationPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """After `deaths_before_isolation` attempts that died with their worker a command runs in a process
-    of its own; after `max_isolated_deaths` deaths there it is dead-lettered. Only those count, so
-    that random kills of workers never condemn an innocent command."""
+    """After `deaths_before_isolation` attempts that died with their worker a command runs alone.
+
+    After `max_isolated_deaths` deaths in a process of its own it is dead-lettered. Only those count,
+    so that random kills of workers never condemn an innocent command.
+    """
 
     deaths_before_isolation: int = 2
     max_isolated_deaths: int = 2
     delay_s: float = 0.2
 
     def isolate(self, *, attempt: int, failures: int, isolated_deaths: int) -> bool:
-        """Whether attempt number `attempt` (from 1) must run alone. Attempts that did not end in a
-        stated failure died with their worker."""
+        """Whether attempt number `attempt` (from 1) must run alone.
+
+        Attempts that did not end in a stated failure died with their worker.
+        """
         deaths = attempt - 1 - failures - isolated_deaths
         return isolated_deaths > 0 or deaths >= self.deaths_before_isolation
 

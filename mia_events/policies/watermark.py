@@ -6,8 +6,10 @@ from collections import deque
 
 
 class Watermark:
-    """The contiguous prefix of one partition. Records start in order and are done in any order;
-    offsets may have gaps."""
+    """The contiguous prefix of one partition.
+
+    Records start in order and are done in any order; offsets may have gaps.
+    """
 
     __slots__ = ("_done", "_open", "position")
 
