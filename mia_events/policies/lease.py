@@ -8,8 +8,8 @@ import msgspec
 class IsolationPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """After `deaths_before_isolation` attempts that died with their worker a command runs alone.
 
-    After `max_isolated_deaths` deaths in a process of its own it is dead-lettered. Only those count,
-    so that random kills of workers never condemn an innocent command.
+    After `max_isolated_deaths` deaths in a process of its own it is dead-lettered. Only those
+    count, so that random kills of workers never condemn an innocent command.
     """
 
     deaths_before_isolation: int = 2
