@@ -1,0 +1,145 @@
+"""vLLM's OpenAI-compatible server as a child process: one for chat, one for embeddings."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from ops.embedded.spec import ChildSpec
+from ops.environments import ServeEnvironment
+from ops.installing import FOREIGN_PROCESS
+
+__all__ = ["CHAT_MODEL", "EMBEDDING_MODEL", "VllmServer", "chat_server", "embedding_server"]
+
+CHAT_MODEL = "smollm2-135m-instruct"
+EMBEDDING_MODEL = "all-minilm-l6-v2"
+
+# A first start compiles the byte code of all that it imports, on a busy machine for minutes.
+_READY_PATIENCE_S = 600.0
+_CHILD = Path(__file__).with_name("vllm_child.py")
+_CHAT = ("--max-model-len", "8192")
+# Whitespace is legal anywhere in JSON, and a small model under a grammar loses itself in it.
+_STRICT_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
+
+
+@dataclass(frozen=True)
+class VllmServer:
+    """How to run one server of one model on loopback.
+
+    `model` is a checkpoint folder or a Hugging Face id, `served_name` what requests call it.
+    `dtype` is float32: on a CPU without bf16 instructions bfloat16 is emulated, several times
+    slower. `eager` starts in a third of the time; compiled is worth it for long runs.
+    `kv_cache_gib` bounds the memory of running requests. The key is checked on every request;
+    empty means none.
+    """
+
+    name: str
+    python: Path
+    model: str
+    served_name: str
+    port: int
+    cache: Path
+    path: str
+    probe: Mapping[str, object]
+    options: tuple[str, ...] = ()
+    api_key: str = field(default="", repr=False)
+    dtype: str = "float32"
+    eager: bool = True
+    threads: int = 1
+    kv_cache_gib: int = 1
+
+    @property
+    def base_url(self) -> str:
+        """What a client is given: `http://127.0.0.1:PORT/v1`."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def argv(self) -> list[str]:
+        """Return the command. `-P`: the folder it starts in is no place to import from."""
+        return [
+            *(str(self.python), "-P", str(_CHILD)),
+            *("--host", "127.0.0.1", "--port", str(self.port)),
+            *("--model", self.model, "--served-model-name", self.served_name),
+            *("--dtype", self.dtype, "--disable-uvicorn-access-log"),
+            *(("--enforce-eager",) if self.eager else ()),
+            *self.options,
+        ]
+
+    def env(self) -> dict[str, str]:
+        """Return the variables over ours; the key is here, where no list of processes shows it."""
+        return {
+            **FOREIGN_PROCESS,
+            "HF_HUB_OFFLINE": "1" if Path(self.model).is_absolute() else "0",
+            # Engine and worker in one process: a start imports vLLM twice, not three times.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_API_KEY": self.api_key,
+            "VLLM_CACHE_ROOT": str(self.cache),
+            "VLLM_CPU_KVCACHE_SPACE": str(self.kv_cache_gib),
+            "VLLM_NO_USAGE_STATS": "1",
+            "TORCHINDUCTOR_CACHE_DIR": str(self.cache / "inductor"),
+            "OMP_NUM_THREADS": str(self.threads),
+            # Waiting threads sleep: the cores are shared with Kafka, Postgres and the workers.
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+
+    def spec(self, depends_on: Sequence[str] = ()) -> ChildSpec:
+        """Return how the supervisor runs it; ready means that it answered a real request."""
+        return ChildSpec(
+            name=self.name,
+            argv=self.argv(),
+            ready=self.answers,
+            env=self.env(),
+            depends_on=tuple(depends_on),
+            port=self.port,
+            ready_patience_s=_READY_PATIENCE_S,
+        )
+
+    async def answers(self) -> None:
+        """Raise unless the server completes the probe: one token, or one embedding."""
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        async with (
+            aiohttp.ClientSession(headers=headers, raise_for_status=True) as session,
+            session.post(f"{self.base_url}/{self.path}", json=self.probe) as response,
+        ):
+            await response.read()
+
+
+def chat_server(
+    environment: ServeEnvironment, port: int, cache: Path, *, api_key: str = "", eager: bool = True
+) -> VllmServer:
+    """Serve SmolLM2-135M-Instruct for chat on every core."""
+    probe = [{"role": "user", "content": "Say yes."}]
+    return VllmServer(
+        name="vllm-chat",
+        python=environment.python,
+        model=str(environment.chat_model),
+        served_name=CHAT_MODEL,
+        port=port,
+        cache=cache,
+        path="chat/completions",
+        probe={"model": CHAT_MODEL, "messages": probe, "max_tokens": 1},
+        options=(*_CHAT, "--structured-outputs-config", json.dumps(_STRICT_JSON)),
+        api_key=api_key,
+        eager=eager,
+        threads=os.cpu_count() or 1,
+    )
+
+
+def embedding_server(
+    environment: ServeEnvironment, port: int, cache: Path, *, api_key: str = ""
+) -> VllmServer:
+    """Serve all-MiniLM-L6-v2: 384 dimensions, normalised. Eager: there is little to gain."""
+    return VllmServer(
+        name="vllm-embedding",
+        python=environment.python,
+        model=str(environment.embedding_model),
+        served_name=EMBEDDING_MODEL,
+        port=port,
+        cache=cache,
+        path="embeddings",
+        probe={"model": EMBEDDING_MODEL, "input": "yes"},
+        options=("--runner", "pooling"),
+        api_key=api_key,
+    )

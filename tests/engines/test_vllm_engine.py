@@ -1,0 +1,171 @@
+"""vLLM on this machine's CPU, under the supervisor that `mia up` uses."""
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+import pytest_asyncio
+
+from ops.embedded.state import Home, free_port
+from ops.embedded.supervisor import Supervisor
+from ops.embedded.vllm_server import (
+    CHAT_MODEL,
+    EMBEDDING_MODEL,
+    VllmServer,
+    chat_server,
+    embedding_server,
+)
+from ops.environments import find_serve_environment, serve_folder
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
+
+_KEY = "a-key-of-this-test"
+_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "capital": {"type": "string", "maxLength": 40},
+        "continent": {"enum": ["Africa", "Asia", "Europe"]},
+    },
+    "required": ["capital", "continent"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True)
+class _Engines:
+    supervisor: Supervisor
+    chat: VllmServer
+    embedding: VllmServer
+
+    async def post(self, server: VllmServer, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {_KEY}"}
+        async with (
+            aiohttp.ClientSession(headers=headers, raise_for_status=True) as session,
+            session.post(f"{server.base_url}/{path}", json=body) as response,
+        ):
+            answer: dict[str, Any] = await response.json()
+            return answer
+
+    async def embed(self, texts: list[str]) -> list[list[float]]:
+        body = {"model": EMBEDDING_MODEL, "input": texts}
+        answer = await self.post(self.embedding, "embeddings", body)
+        return [row["embedding"] for row in answer["data"]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engines(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[_Engines]:
+    """Both servers, ready; stopped at the end."""
+    environment = find_serve_environment(serve_folder())
+    if environment is None:
+        pytest.skip(f"no serve environment in {serve_folder()}: run `make env-serve`")
+    root: Path = tmp_path_factory.mktemp("engines")
+    home, first = Home(root), free_port(set())
+    chat = chat_server(environment, first, root / "cache", api_key=_KEY)
+    embedding = embedding_server(environment, free_port({first}), root / "cache", api_key=_KEY)
+    with home.locked():
+        supervisor = Supervisor(home, [chat.spec(), embedding.spec()])
+        try:
+            await supervisor.start()
+            yield _Engines(supervisor, chat, embedding)
+        finally:
+            await supervisor.stop()
+
+
+async def test_a_reply_follows_the_json_schema_of_the_request(engines: _Engines) -> None:
+    """A small model rambles, so what stages parse is held to a grammar by the server."""
+    answer = await engines.post(
+        engines.chat,
+        "chat/completions",
+        {
+            "model": CHAT_MODEL,
+            "messages": [{"role": "user", "content": "Name the capital of France, in JSON."}],
+            "max_tokens": 80,
+            "temperature": 0,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "place", "schema": _SCHEMA, "strict": True},
+            },
+        },
+    )
+    place = json.loads(answer["choices"][0]["message"]["content"])
+    assert {"capital", "continent"} == place.keys()
+    assert place["continent"] in {"Africa", "Asia", "Europe"}
+    assert 40 >= len(place["capital"])
+
+
+async def test_a_reply_names_its_tokens_and_their_probabilities(engines: _Engines) -> None:
+    """A trainer needs the ids that were sampled and the log-probabilities they had."""
+    body = {
+        "model": CHAT_MODEL,
+        "messages": [{"role": "user", "content": "Count to three."}],
+        "max_tokens": 8,
+        "temperature": 1.0,
+        "seed": 7,
+        "logprobs": True,
+        "return_token_ids": True,
+    }
+    answer = await engines.post(engines.chat, "chat/completions", body)
+    choice = answer["choices"][0]
+    assert len(choice["token_ids"]) == len(choice["logprobs"]["content"])
+    assert 0 < len(choice["token_ids"]) <= 8
+    assert answer["usage"]["prompt_tokens"] == len(answer["prompt_token_ids"])
+    assert all(entry["logprob"] <= 0 for entry in choice["logprobs"]["content"])
+
+
+async def test_embeddings_are_unit_vectors_that_know_what_is_alike(engines: _Engines) -> None:
+    """384 dimensions, normalised, so that the inner product is the cosine."""
+    texts = ["The Danube flows to the Black Sea.", "A river that ends in a sea.", "Tax law reform"]
+    river, like, unlike = await engines.embed(texts)
+    assert 384 == len(river)
+    assert 1.0 == pytest.approx(math.hypot(*river), abs=1e-3)
+    assert _cosine(river, like) > _cosine(river, unlike) + 0.2
+
+
+async def test_the_key_is_asked_for_and_never_shown(engines: _Engines) -> None:
+    """Without the key a request is refused; no list of processes shows it."""
+    body = {"model": EMBEDDING_MODEL, "input": "hello"}
+    for server, path in ((engines.embedding, "embeddings"), (engines.chat, "models")):
+        async with aiohttp.ClientSession() as session:
+            method = "GET" if path == "models" else "POST"
+            async with session.request(method, f"{server.base_url}/{path}", json=body) as response:
+                assert 401 == response.status
+    lines = [" ".join(process.cmdline()) for process in _processes(engines)]
+    assert lines
+    assert [] == [line for line in lines if _KEY in line]
+
+
+async def test_a_killed_server_serves_again_and_leaves_no_engine_behind(engines: _Engines) -> None:
+    """Kill -9 of the server ends its engine too (it holds the memory), and a new one answers."""
+    child = engines.supervisor.child("vllm-embedding")
+    first = psutil.Process(child.pid)
+    engine = first.children(recursive=True)
+    assert engine
+    before = await engines.embed(["the same text"])
+    first.kill()
+    await _until(lambda: child.pid not in {0, first.pid})
+    await asyncio.to_thread(psutil.wait_procs, engine, timeout=30)
+    assert [] == [process for process in engine if process.is_running()]
+    await child.ready.wait()
+    assert before == await engines.embed(["the same text"])
+
+
+def _cosine(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def _processes(engines: _Engines) -> list[psutil.Process]:
+    tops = [psutil.Process(status.pid) for status in engines.supervisor.status()]
+    return [process for top in tops for process in (top, *top.children(recursive=True))]
+
+
+async def _until(condition: Callable[[], bool], patience_s: float = 60.0) -> None:
+    async with asyncio.timeout(patience_s):
+        while not condition():  # noqa: ASYNC110 - a pid changes without telling
+            await asyncio.sleep(0.1)
