@@ -62,6 +62,11 @@ class ServeEnvironment(msgspec.Struct, frozen=True):
     chat_model: Path
     embedding_model: Path
 
+    @property
+    def cache(self) -> Path:
+        """Where vLLM keeps what it found out about models, and compiled code."""
+        return self.python.parents[1] / "cache"
+
 
 class _Stamp(msgspec.Struct, frozen=True):
     """What a finished environment was made from, and where: it cannot be moved."""
@@ -214,7 +219,7 @@ def _create(folder: Path, build: TorchBuild, progress: Progress) -> None:
 
 def _convert(folder: Path, progress: Progress) -> None:
     script = str(_HERE / "wheel_models.py")
-    command = [str(_python(folder)), "-P", script, str(folder / "models")]
+    command = [str(_python(folder)), script, str(folder / "models")]
     output = run("converting the model weights", command, progress)
     found = msgspec.json.decode(output.splitlines()[-1], type=_Found)
     write_atomically(folder / _MODELS, msgspec.json.encode(found))

@@ -14,9 +14,15 @@ from ops.errors import Refused
 __all__ = ["FOREIGN_PROCESS", "Installer", "Progress", "run"]
 
 _SAY_EVERY_S = 15.0
-# Byte code is written on first use, whatever the caller's shell says: without it every start of a
-# server compiles for half a minute what it imports.
-FOREIGN_PROCESS = {"PYTHONDONTWRITEBYTECODE": "", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+FOREIGN_PROCESS = {
+    # Byte code is written on first use, whatever the caller's shell says: without it every start of
+    # a server compiles for half a minute what it imports.
+    "PYTHONDONTWRITEBYTECODE": "",
+    # Nothing is imported from the folder that it starts in, nor by what it starts itself.
+    "PYTHONSAFEPATH": "1",
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+}
 
 Progress = Callable[[str], None]
 

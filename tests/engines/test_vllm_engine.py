@@ -67,8 +67,8 @@ async def engines(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[_En
         pytest.skip(f"no serve environment in {serve_folder()}: run `make env-serve`")
     root: Path = tmp_path_factory.mktemp("engines")
     home, first = Home(root), free_port(set())
-    chat = chat_server(environment, first, root / "cache", api_key=_KEY)
-    embedding = embedding_server(environment, free_port({first}), root / "cache", api_key=_KEY)
+    chat = chat_server(environment, first, environment.cache, api_key=_KEY)
+    embedding = embedding_server(environment, free_port({first}), environment.cache, api_key=_KEY)
     with home.locked():
         supervisor = Supervisor(home, [chat.spec(), embedding.spec()])
         try:
