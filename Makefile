@@ -34,15 +34,15 @@ export UV TORCH_SPEC TORCH_INDEX
 	env-serve lock clean distclean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r target text; \
-	do printf '  make %-12s %s\n' "$$target" "$$text"; done
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r target text; \
+	do printf '  make %-40s %s\n' "$$target" "$$text"; done
 
 demo: $(CORE) $(SERVE) ## ten questions, shown as they happen (QUESTIONS=file for others)
 	$(BIN)/mia demo $(if $(QUESTIONS),--questions '$(QUESTIONS)')
 
 test: lint unit contract simulation integration engines ## lint and every tier of tests
 
-unit contract simulation integration: $(CORE) ## one tier of tests (integration: real Kafka, real Postgres)
+unit contract simulation integration: $(CORE) ## one tier: integration has real Kafka and Postgres
 	$(BIN)/python -m pytest tests/$@
 
 engines: $(CORE) $(SERVE) ## the tier with real vLLM
@@ -74,7 +74,8 @@ docs: $(CORE) ## write the generated files again: schemas, diagrams
 
 env: $(CORE) ## the core environment, .venv
 
-env-serve: $(SERVE) ## the environment of vLLM and its model weights, .venv-serve (6 GB)
+env-serve: $(CORE) ## the environment of vLLM and its model weights, .venv-serve (6 GB)
+	$(BIN)/python -m ops.environments serve --folder .venv-serve
 
 $(UV): requirements/bootstrap.txt
 	@command -v '$(PYTHON)' >/dev/null || { echo '$(PYTHON) was not found: install Python 3.11, or name it with' \
