@@ -51,12 +51,13 @@ engines: $(CORE) $(SERVE) ## the tier with real vLLM
 bench: $(CORE) ## measure steps per second and latency, and compare with the baselines
 	$(BIN)/python -m ops.bench
 
-lint: $(CORE) ## style, types, import rules, spelling
+lint: $(CORE) ## style, types, import rules, spelling, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/python -m ops.generate --check
 
 format: $(CORE) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
