@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from ops.embedded import report
 from ops.embedded.external import (
@@ -14,11 +14,12 @@ from ops.embedded.external import (
     with_password,
 )
 from ops.embedded.postgres import SUPERUSER
+from ops.embedded.stack import Endpoints
 from ops.embedded.state import Home, write_secret
 from ops.errors import Refused
 from ops.settings import Settings
 
-__all__ = ["Connections", "connections"]
+__all__ = ["Connections", "connections", "connections_to"]
 
 _ADMIN_SECRET = "postgres-admin"  # noqa: S105 - the name of a file, not what it holds
 
@@ -39,6 +40,20 @@ class Connections:
     def bootstrap_servers(self) -> str:
         """Where Kafka's clients begin."""
         return str(self.kafka["bootstrap_servers"])
+
+    @property
+    def database_dsn(self) -> str:
+        """The administrator's DSN of the project's database."""
+        if self._settings.postgres.mode == "external":
+            return self.admin_dsn
+        return urlsplit(self.admin_dsn)._replace(path=f"/{self.database}").geturl()
+
+    @property
+    def database(self) -> str:
+        """The name of the project's database."""
+        if self._settings.postgres.mode == "external":
+            return urlsplit(self.admin_dsn).path.lstrip("/")
+        return self._settings.postgres.database
 
     def password(self, role: str) -> str:
         """Return a database role's password; the embedded stack makes one on first use."""
@@ -71,6 +86,13 @@ def connections(settings: Settings) -> Connections:
         password = write_secret(_home(settings).secret(_ADMIN_SECRET))
         admin = admin or _dsn(SUPERUSER, password, where, "postgres")
     return Connections(kafka_options(settings.kafka, kafka), admin, settings, where)
+
+
+def connections_to(settings: Settings, endpoints: Endpoints) -> Connections:
+    """Return how to reach Kafka and Postgres where a starting stack will have them."""
+    where = urlsplit(endpoints.admin_dsn).netloc.rpartition("@")[2]
+    kafka = kafka_options(settings.kafka, endpoints.bootstrap_servers)
+    return Connections(kafka, endpoints.admin_dsn, settings, where)
 
 
 def _home(settings: Settings) -> Home:

@@ -91,10 +91,10 @@ class ModelsSettings(_Section, frozen=True):
     default: ModelSettings = ModelSettings()
     planner: ModelSettings = ModelSettings()
     executor: ModelSettings = ModelSettings()
-    memory: ModelSettings = ModelSettings()
+    manager: ModelSettings = ModelSettings()
     judge: ModelSettings = ModelSettings()
     router: ModelSettings = ModelSettings()
-    embedding: ModelSettings = ModelSettings()
+    embedder: ModelSettings = ModelSettings()
 
 
 class WorkerSettings(_Section, frozen=True):
@@ -113,12 +113,17 @@ class EmbeddedSettings(_Section, frozen=True):
     """The processes that `mia up` starts itself. A port of 0 picks a free one and keeps it.
 
     `kafka_jars` is a folder of the pinned jars and `java` a Java program, for machines without a
-    way out; `postgres_user` is who Postgres runs as when we are root.
+    way out; `postgres_user` is who Postgres runs as when we are root. `workers` and `models` say
+    whether worker processes and vLLM are started too.
     """
 
     kafka_port: int = 0
     controller_port: int = 0
     postgres_port: int = 0
+    chat_port: int = 0
+    embedding_port: int = 0
+    workers: bool = True
+    models: bool = True
     kafka_heap_mb: int = 512
     kafka_retention_hours: int = 168
     kafka_jars: str = ""

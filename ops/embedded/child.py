@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from typing import IO
 
 from ops.embedded import identity, logs
 from ops.embedded.spec import ChildSpec, ChildStatus, launch
@@ -126,7 +127,7 @@ class Child:
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 launch(spec.argv, spec.account, spec.orphan_signal),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if spec.stdin else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=spec.cwd,
@@ -134,6 +135,8 @@ class Child:
                 start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
             )
         identity.save(self._pid_file, process.pid)
+        if process.stdin is not None:
+            _hand_over(process.stdin, spec.stdin)
         return process
 
     async def _watch(self, process: subprocess.Popen[bytes]) -> tuple[bool, str]:
@@ -186,6 +189,12 @@ class Child:
         self._state, self._since = state, time.time()
         self._why = self._why if why is None else why
         self._changed()
+
+
+def _hand_over(pipe: IO[bytes], content: bytes) -> None:
+    """Write what a pipe holds without waiting for its reader, who may be dead already."""
+    with contextlib.suppress(BrokenPipeError), pipe:
+        pipe.write(content)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

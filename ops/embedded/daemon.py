@@ -22,6 +22,7 @@ from ops.embedded.spec import ChildStatus
 from ops.embedded.stack import EmbeddedStack
 from ops.embedded.state import Home
 from ops.errors import Refused
+from ops.processes import children
 from ops.settings import Settings, load_settings
 
 __all__ = ["Daemon", "main", "run_until_signal", "start_detached"]
@@ -65,6 +66,7 @@ class Daemon:
             self.home.root,
             self._settings.embedded,
             external=external_endpoints(self._settings),
+            more=lambda where: children(self._settings, self.home, where),
             progress=self._progress,
             changed=self._changed,
             locked=True,

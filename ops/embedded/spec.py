@@ -56,8 +56,9 @@ class ChildSpec:
     """One child process.
 
     `ready` makes a real request and raises until it is answered; `prepare` runs before every
-    start. No secret may stand in `argv`: pass a file, or `env`. `orphan_signal` is what the kernel
-    sends when the supervisor dies (Linux).
+    start. No secret may stand in `argv`: pass a file, `env`, or `stdin`, the bytes (a few KiB at
+    most) that it reads first. `orphan_signal` is what the kernel sends when the supervisor dies
+    (Linux).
     """
 
     name: str
@@ -74,6 +75,7 @@ class ChildSpec:
     stop_patience_s: float = 20.0
     ready_patience_s: float = 90.0
     restart: RestartPolicy = RestartPolicy()
+    stdin: bytes = field(default=b"", repr=False)
 
     def environment(self) -> dict[str, str]:
         """Return the whole environment of the child: ours, and `env` over it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import msgspec
@@ -20,15 +20,14 @@ from storage.postgres.sql import queries
 if TYPE_CHECKING:
     import asyncpg
 
-    from storage.postgres.pool import Connection
-
     from mia_events.steps import Manifest
     from schemas.events import Event
+    from storage.postgres.pool import Connection
 
 _Q = queries("runs")
 
 
-class RunExists(ValueError):  # noqa: N818 - named as it is reported
+class RunExists(ValueError):
     """A run of that name is there already."""
 
 
@@ -54,6 +53,15 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None
 
 
+class QuestionPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a question belongs; `closed` once it has ended."""
+
+    run_no: int
+    run: str
+    status: str
+    closed: bool
+
+
 class PostgresRuns:
     """Operations on whole runs. Needs the admitting role: it makes partitions."""
 
@@ -70,13 +78,27 @@ class PostgresRuns:
         head = _hash(GENESIS, run, 1, created, at)
         async with answering(), self._pool.acquire() as connection, connection.transaction():
             number: int | None = await connection.fetchval(
-                _Q["create"], run, name, tenant, scope or f"run:{run}", manifest.mode, body,
-                manifest.rollouts, manifest.batch_size, manifest.lag, manifest.max_in_flight,
-                _interval(manifest.question_deadline_s), _interval(manifest.batch_linger_s),
-                _interval(manifest.batch_deadline_s), head, at,
+                _Q["create"],
+                run,
+                name,
+                tenant,
+                scope or f"run:{run}",
+                manifest.mode,
+                body,
+                manifest.rollouts,
+                manifest.batch_size,
+                manifest.lag,
+                manifest.max_in_flight,
+                _interval(manifest.question_deadline_s),
+                _interval(manifest.batch_linger_s),
+                _interval(manifest.batch_deadline_s),
+                head,
+                at,
             )
             if number is None:
-                message = f"there is a run named {name!r}: choose another name, or `mia run show {name}`"
+                message = (
+                    f"there is a run named {name!r}: choose another name, or `mia run show {name}`"
+                )
                 raise RunExists(message)
             await connection.execute("SELECT create_run_partitions($1)", number)
             await _log(connection, number, run, Kind.RUN, 1, created, head, at)
@@ -112,8 +134,36 @@ class PostgresRuns:
         return await self._change(name, ev.RunClosed())
 
     async def cancel(self, name: str) -> str:
-        """Abandon the run; its open questions are for the caller to end. The new state."""
+        """Abandon the run. Its questions must have ended: see `unfinished`. The new state."""
         return await self._change(name, ev.RunCancelled())
+
+    async def find_question(self, question: UUID) -> QuestionPlace:
+        """Where a question belongs. Raises `LookupError`."""
+        async with answering():
+            row = await self._pool.fetchrow(_Q["find_question"], question)
+        if row is None:
+            message = f"no question {question}"
+            raise LookupError(message)
+        return QuestionPlace(
+            run_no=row["run_no"], run=row["name"], status=row["status"], closed=row["closed"]
+        )
+
+    async def unfinished(self, run_no: int) -> tuple[UUID, ...]:
+        """A run's questions that have not ended, waiting ones included, by position."""
+        async with answering():
+            rows = await self._pool.fetch(_Q["unfinished"], run_no)
+        return tuple(row["id"] for row in rows)
+
+    async def wake(self, question: UUID) -> None:
+        """Make a waiting question's stream one that can be pre-empted; nothing for any other."""
+        async with answering():
+            await self._pool.execute(_Q["wake"], question, datetime.now(UTC))
+
+    async def open_rollouts(self, question: UUID) -> tuple[UUID, ...]:
+        """A question's rollouts that have not ended."""
+        async with answering():
+            rows = await self._pool.fetch(_Q["open_rollouts"], question)
+        return tuple(row["stream"] for row in rows)
 
     async def _change(self, name: str, event: Event | None) -> str:
         at = datetime.now(UTC)
@@ -135,9 +185,11 @@ class PostgresRuns:
             await connection.execute(
                 _Q["set_state"], row["run_no"], rule.status, seq, head, paused, at
             )
+            if isinstance(event, ev.RunCancelled):
+                await connection.execute(_Q["end_learner"], row["run_no"])
         return rule.status
 
-    async def _thaw(self, connection: Connection, row: Any, at: datetime) -> ev.RunResumed:
+    async def _thaw(self, connection: Connection, row: asyncpg.Record, at: datetime) -> ev.RunResumed:
         pause = at - row["paused_at"] if row["paused_at"] is not None else timedelta()
         await connection.execute(_Q["freeze"], row["run_no"], pause)
         await connection.execute(_Q["freeze_batches"], row["run_no"], pause)
@@ -150,22 +202,42 @@ def _interval(seconds: float | None) -> timedelta | None:
 
 def _hash(previous: bytes, stream: UUID, seq: int, event: Event, at: datetime) -> bytes:
     return chain_hash(
-        previous, stream=stream, seq=seq, event_id=ids.event_id(stream, seq), cause=None, at=at,
-        body_sha256=sha256(encode_payload(event)).digest(), type_=ev.event_type(event),
+        previous,
+        stream=stream,
+        seq=seq,
+        event_id=ids.event_id(stream, seq),
+        cause=None,
+        at=at,
+        body_sha256=sha256(encode_payload(event)).digest(),
+        type_=ev.event_type(event),
     )
 
 
 async def _log(
-    connection: Connection, run_no: int, stream: UUID, kind: Kind, seq: int, event: Event,
-    head: bytes, at: datetime,
+    connection: Connection,
+    run_no: int,
+    stream: UUID,
+    kind: Kind,
+    seq: int,
+    event: Event,
+    head: bytes,
+    at: datetime,
 ) -> None:
     body = encode_payload(event)
     await connection.execute(
         "INSERT INTO event (run_no, stream, seq, id, kind, type, at, body_sha, hash, body) "
         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        run_no, stream, seq, ids.event_id(stream, seq), kind, ev.event_type(event), at,
-        sha256(body).digest(), head, body,
+        run_no,
+        stream,
+        seq,
+        ids.event_id(stream, seq),
+        kind,
+        ev.event_type(event),
+        at,
+        sha256(body).digest(),
+        head,
+        body,
     )
 
 
-__all__ = ["PostgresRuns", "RunExists", "RunSummary"]
+__all__ = ["PostgresRuns", "QuestionPlace", "RunExists", "RunSummary"]

@@ -40,14 +40,36 @@ WHERE run_no = $1
 -- Batch timers moved by the length of a pause.
 UPDATE batch SET first_at = first_at + $2, opened_at = opened_at + $2 WHERE run_no = $1 AND status <> 'ended'
 
--- name: open_streams
--- Unfinished questions of a run.
-SELECT stream FROM active WHERE run_no = $1 AND kind = 2
-
--- name: force_open
--- Open a waiting question at once, so that it can be ended.
-SELECT id FROM question WHERE run_no = $1 AND status = 'waiting'
-
 -- name: counts
 -- Questions of a run by status.
 SELECT status, count(*) AS n FROM question WHERE run_no = $1 GROUP BY status ORDER BY status
+
+-- name: find_question
+-- Where a question belongs, and how far it is.
+SELECT q.run_no, r.name, r.state, q.status, q.closed FROM question AS q JOIN run AS r ON r.run_no = q.run_no WHERE q.id = $1
+
+-- name: unfinished
+-- A run's questions that have not ended, waiting ones included, in order.
+SELECT q.id FROM question AS q WHERE q.run_no = $1 AND NOT q.closed ORDER BY q.pos
+
+-- name: wake
+-- Give a waiting question a row to be ended by. Its deadline is now: should the caller die before it ends the
+-- question, a sweeper does.
+WITH woken AS (
+    UPDATE question SET status = 'open', opened_at = $2 WHERE id = $1 AND status = 'waiting'
+    RETURNING id, run_no, head
+), counted AS (
+    UPDATE run AS r SET opened = r.opened + 1 FROM woken AS w WHERE r.run_no = w.run_no
+)
+INSERT INTO active (stream, run_no, kind, status, version, head, pending, parent, deadline, updated_at)
+SELECT w.id, w.run_no, 2, 'waiting', 1, w.head, e.id, w.id, $2, $2
+FROM woken AS w JOIN event AS e ON e.run_no = w.run_no AND e.stream = w.id AND e.seq = 1
+ON CONFLICT DO NOTHING
+
+-- name: open_rollouts
+-- The unfinished rollouts of a question.
+SELECT stream FROM active WHERE parent = $1 AND kind = 1 ORDER BY stream
+
+-- name: end_learner
+-- The learner of a run that is over learns nothing more.
+DELETE FROM active WHERE run_no = $1 AND kind = 4

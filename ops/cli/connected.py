@@ -1,0 +1,72 @@
+"""What commands need of a running stack: settings, connections, adapters as one database role."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mia_events.lifecycle import NoTransition
+from mia_events.steps import RunView
+from ops.connect import Connections, connections
+from ops.errors import Refused
+from ops.settings import Settings, load_settings
+from storage.postgres.ledger import PostgresLedger
+from storage.postgres.pool import Unavailable
+from storage.postgres.runs import PostgresRuns
+
+__all__ = ["Connected", "connected", "run_named", "waiting_for"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Connected:
+    """Adapters that share one pool."""
+
+    settings: Settings
+    connections: Connections
+    ledger: PostgresLedger
+
+    @property
+    def runs(self) -> PostgresRuns:
+        """Operations on runs."""
+        return PostgresRuns(self.ledger.pool)
+
+
+@asynccontextmanager
+async def connected(role: str) -> AsyncIterator[Connected]:
+    """Connect as a database role.
+
+    Raises:
+        Refused: the stack is not up, or the database does not answer.
+    """
+    settings = load_settings()
+    where = connections(settings)
+    ledger = await PostgresLedger.open(where.dsn(role), sealed=role == "mia_judge", size=2)
+    try:
+        yield Connected(settings, where, ledger)
+    finally:
+        await ledger.close()
+
+
+async def run_named(ledger: PostgresLedger, name: str) -> tuple[RunView, str]:
+    """Return a run and its state. Raises `Refused` for one that is not there."""
+    try:
+        return await ledger.run_named(name)
+    except LookupError as error:
+        raise Refused(
+            f"there is no run {name!r}", f"Make it with `mia run create {name}`."
+        ) from error
+
+
+def waiting_for(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a command's coroutine; what a user can mend is refused in words."""
+    try:
+        return asyncio.run(work)
+    except Unavailable as error:
+        raise Refused(str(error), "See `mia status` and `mia logs postgres`.") from error
+    except NoTransition as error:
+        raise Refused(str(error), "See `mia run list`.") from error
+    except LookupError as error:
+        raise Refused(str(error), "") from error

@@ -1,0 +1,34 @@
+"""`mia question cancel`."""
+
+from uuid import UUID
+
+from cyclopts import App
+
+from ops.cancel import cancel_question
+from ops.cli.connected import connected, waiting_for
+from ops.cli.stack_view import console
+
+__all__ = ["register"]
+
+_question = App(name="question", help="Act on single questions.")
+
+
+def register(app: App) -> None:
+    """Add these commands."""
+    app.command(_question)
+
+
+@_question.command
+def cancel(question: UUID, /) -> None:
+    """End a question that has no answer yet, whoever is working on it.
+
+    Args:
+        question: Its id, as `mia answers` and the topics show it.
+    """
+    waiting_for(_cancel(question))
+    console().print(f"question {question} is cancelled", markup=False)
+
+
+async def _cancel(question: UUID) -> None:
+    async with connected("mia_admit") as at:
+        await cancel_question(at.ledger, at.runs, question)

@@ -1,0 +1,205 @@
+"""`mia run create|list|show|pause|resume|close|cancel`."""
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+from cyclopts import App, Parameter
+from rich.table import Table
+
+from ops.cancel import cancel_run
+from ops.cli.connected import Connected, connected, run_named, waiting_for
+from ops.cli.stack_view import console
+from ops.errors import Refused
+from ops.manifest import manifest_of, shown
+from ops.settings import load_settings
+from storage.postgres.runs import RunExists, RunSummary
+
+__all__ = ["register"]
+
+_run = App(name="run", help="Make runs, look at them, and steer them.")
+_Json = Annotated[bool, Parameter(name="--json", negative="")]
+_COLUMNS = ("name", "mode", "state", "accepted", "opened", "ended", "sealed_gen", "policy")
+
+
+def register(app: App) -> None:
+    """Add these commands."""
+    app.command(_run)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is made with; the manifest has a default for what is left out.
+
+    Attributes:
+        mode: live (default): each question reads committed memory and adds to it; batch: memory
+            changes between batches only.
+        rollouts: Attempts per question (G).
+        batch_size: Questions per batch (B).
+        lag: How many generations a batch may be behind; 0 waits for the batch before.
+        seed: What all sampling seeds derive from.
+        deterministic: Equal inputs give equal digests: batches, exact search, no limits of time.
+        max_turns: Turns of an executor before it must answer.
+        max_in_flight: Questions open at once.
+        question_deadline: Seconds after which a question fails.
+        batch_linger: Seconds after which a batch that is not full closes.
+        batch_deadline: Seconds after which an open batch ends with what it has.
+    """
+
+    mode: Literal["live", "batch"] | None = None
+    rollouts: int | None = None
+    batch_size: int | None = None
+    lag: int | None = None
+    seed: int | None = None
+    deterministic: Annotated[bool, Parameter(negative="")] = False
+    max_turns: int | None = None
+    max_in_flight: int | None = None
+    question_deadline: float | None = None
+    batch_linger: float | None = None
+    batch_deadline: float | None = None
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the fields of a manifest; None for what was not chosen."""
+        timed = ("question_deadline", "batch_linger", "batch_deadline")
+        return {f"{name}_s" if name in timed else name: v for name, v in asdict(self).items()}
+
+
+_NOTHING_CHOSEN = RunOptions()
+
+
+@_run.command
+def create(
+    name: str, /, *, options: Annotated[RunOptions, Parameter(name="*")] = _NOTHING_CHOSEN
+) -> None:
+    """Make a run. Its manifest pins prompts, models and these settings for good.
+
+    Args:
+        name: What questions call it.
+        options: See there.
+    """
+    waiting_for(_create(name, options.chosen()))
+    console().print(f"run {name} takes questions: mia publish FILE --run {name}", markup=False)
+
+
+@_run.command(name="list")
+def list_runs(*, as_json: _Json = False) -> None:
+    """List the runs, newest first.
+
+    Args:
+        as_json: Print JSON lines; also what a pipe gets.
+    """
+    found = waiting_for(_list())
+    if as_json or not sys.stdout.isatty():
+        for run in found:
+            print(msgspec.json.encode(run).decode())
+    else:
+        _print_table(found)
+
+
+@_run.command
+def show(name: str, /) -> None:
+    """Show a run as JSON: its state, its questions by status, its manifest.
+
+    Args:
+        name: The run.
+    """
+    print(json.dumps(waiting_for(_show(name)), indent=2))
+
+
+@_run.command
+def pause(name: str, /) -> None:
+    """Stop admission and claims; running steps end, deadlines stand still.
+
+    Args:
+        name: The run.
+    """
+    _say(name, waiting_for(_change(name, "pause")))
+
+
+@_run.command
+def resume(name: str, /) -> None:
+    """Go on after a pause; what waits is published again.
+
+    Args:
+        name: The run.
+    """
+    _say(name, waiting_for(_change(name, "resume")))
+
+
+@_run.command
+def close(name: str, /) -> None:
+    """Admit nothing more; the run ends when its last question does.
+
+    Args:
+        name: The run.
+    """
+    _say(name, waiting_for(_change(name, "close")))
+
+
+@_run.command
+def cancel(name: str, /) -> None:
+    """End a run now; its open questions end as cancelled.
+
+    Args:
+        name: The run.
+    """
+    cut = waiting_for(_cancel(name))
+    console().print(f"run {name} is cancelled; {cut} open questions ended with it", markup=False)
+
+
+async def _create(name: str, chosen: dict[str, Any]) -> None:
+    manifest = manifest_of(load_settings(), **chosen)
+    async with connected("mia_admit") as at:
+        try:
+            await at.runs.create(name, manifest)
+        except RunExists as error:
+            raise Refused(str(error), "") from error
+
+
+async def _list() -> list[RunSummary]:
+    async with connected("mia_worker") as at:
+        return await at.runs.list()
+
+
+async def _show(name: str) -> dict[str, Any]:
+    async with connected("mia_worker") as at:
+        view, _ = await run_named(at.ledger, name)
+        (summary,) = [run for run in await at.runs.list() if run.run_no == view.run_no]
+        return {
+            **msgspec.to_builtins(summary),
+            "questions": await at.runs.counts(view.run_no),
+            "manifest": shown(view.manifest),
+        }
+
+
+async def _change(name: str, change: Literal["pause", "resume", "close"]) -> str:
+    async with connected("mia_admit") as at:
+        view, _ = await run_named(at.ledger, name)
+        state: str = await getattr(at.runs, change)(name)
+        await at.ledger.advance(view.run_no)  # releases what waits; sweepers publish it
+        return await _state(at, name) if change != "pause" else state
+
+
+async def _state(at: Connected, name: str) -> str:
+    return (await run_named(at.ledger, name))[1]
+
+
+async def _cancel(name: str) -> int:
+    async with connected("mia_admit") as at:
+        await run_named(at.ledger, name)
+        return await cancel_run(at.ledger, at.runs, name)
+
+
+def _say(name: str, state: str) -> None:
+    console().print(f"run {name} is {state}", markup=False)
+
+
+def _print_table(found: list[RunSummary]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in _COLUMNS:
+        table.add_column(column)
+    for run in found:
+        table.add_row(*(str(getattr(run, column)) for column in _COLUMNS))
+    console().print(table)

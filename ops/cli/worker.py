@@ -1,0 +1,40 @@
+"""`mia worker`: one more worker process, in the foreground, against the running stack."""
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+from cyclopts import App
+
+from ops.connect import connections
+from ops.embedded.state import Home
+from ops.errors import Refused
+from ops.models import endpoints, ports_in_use
+from ops.processes import worker_config
+from ops.settings import load_settings
+from ops.worker import EVERYTHING, work
+
+__all__ = ["register"]
+
+
+def register(app: App) -> None:
+    """Add this command."""
+    app.command(worker)
+
+
+def worker(*stages: str) -> None:
+    """Work until Ctrl-C: a second one ends it at once.
+
+    Args:
+        stages: plan, execute, tool-call, reflect, judge, consolidate, admit, sweep; default all.
+    """
+    unknown = sorted(set(stages) - set(EVERYTHING))
+    if unknown:
+        raise Refused(f"there is no stage {unknown[0]!r}", f"Stages: {', '.join(EVERYTHING)}.")
+    settings = load_settings()
+    ports = ports_in_use(Home(Path(settings.home).absolute()))
+    config = worker_config(
+        settings, connections(settings), endpoints(settings, ports), stages or EVERYTHING
+    )
+    asyncio.run(work(config, name=f"{socket.gethostname()}:{os.getpid()}"))

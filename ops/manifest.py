@@ -1,0 +1,71 @@
+"""The manifest of a run: everything that its requests depend on, read once from the settings."""
+
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from consumers import prompts
+from mia_events.steps import Manifest
+from ops.errors import Refused
+from ops.models import choices
+from ops.settings import Settings
+
+__all__ = ["code_version", "manifest_of", "shown"]
+
+_ROOT = Path(__file__).parents[1]
+
+
+def manifest_of(settings: Settings, **chosen: object) -> Manifest:
+    """Pin prompts, models and this code's version; `chosen` are further fields of `Manifest`.
+
+    Raises:
+        Refused: a field does not hold what it should, or contradicts another.
+    """
+    fields = {name: value for name, value in chosen.items() if value is not None}
+    base = Manifest(prompts=prompts.load(), roles=choices(settings), code_version=code_version())
+    try:
+        manifest = msgspec.convert({**msgspec.to_builtins(base), **fields}, Manifest)
+    except msgspec.ValidationError as error:
+        raise Refused(
+            f"the run's settings do not fit: {error}", "See `mia run create --help`."
+        ) from error
+    _check(manifest)
+    return manifest
+
+
+def code_version() -> str:
+    """Return `git describe` of a checkout, else the version of the installed package."""
+    if (_ROOT / ".git").exists():
+        command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    try:
+        return metadata.version("mia-events")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def shown(manifest: Manifest) -> dict[str, object]:
+    """Return a manifest for a reader: the prompts by their digest."""
+    told: dict[str, object] = msgspec.to_builtins(manifest)
+    return {**told, "prompts": prompts.digest(manifest.prompts)}
+
+
+def _check(manifest: Manifest) -> None:
+    if manifest.mode not in {"live", "batch"}:
+        raise Refused(f"there is no mode {manifest.mode!r}", "Modes: live, batch.")
+    for name, least in (("rollouts", 1), ("batch_size", 1), ("lag", 0), ("max_in_flight", 1)):
+        if getattr(manifest, name) < least:
+            raise Refused(f"{name} must be at least {least}", "Give another number.")
+    if manifest.deterministic and manifest.mode != "batch":
+        raise Refused("a deterministic run needs batches", "Add --mode batch.")
+    if manifest.deterministic and _timed(manifest):
+        raise Refused("a deterministic run has no limits of time", "Leave out the deadline.")
+
+
+def _timed(manifest: Manifest) -> bool:
+    limits = (manifest.question_deadline_s, manifest.batch_linger_s, manifest.batch_deadline_s)
+    return any(limit is not None for limit in limits)

@@ -1,0 +1,115 @@
+"""Which model serves a role, and where: an endpoint of the settings, or the embedded vLLM."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from consumers.effects.model_client import Endpoint
+from mia_events.steps import ModelChoice
+from ops.embedded import report
+from ops.embedded.state import Home
+from ops.embedded.vllm_server import CHAT_MODEL, EMBEDDING_MODEL, VllmServer
+from ops.embedded.vllm_server import chat_server as _chat
+from ops.embedded.vllm_server import embedding_server as _embedding
+from ops.environments import find_serve_environment, serve_folder
+from ops.errors import Refused
+from ops.settings import ModelSettings, Settings, read_secret
+
+__all__ = [
+    "ROLES",
+    "choices",
+    "embedded_ports",
+    "embedded_servers",
+    "endpoints",
+    "needs_embedded",
+    "ports_in_use",
+]
+
+CHAT: Final = "chat"
+EMBEDDING: Final = "embedding"
+_SERVER_OF: Final = {"embedder": EMBEDDING}
+#: Who asks a model for something.
+ROLES: Final = ("planner", "executor", "manager", "judge", "router", "embedder")
+
+
+def needs_embedded(settings: Settings) -> bool:
+    """Tell whether a role is served by the embedded vLLM, for want of a `base_url`."""
+    return any(not _of(settings, role).base_url for role in ROLES)
+
+
+def choices(settings: Settings) -> dict[str, ModelChoice]:
+    """Return each role's model and sampling, to be pinned by a run."""
+    return {role: _choice(role, _of(settings, role)) for role in ROLES}
+
+
+def endpoints(settings: Settings, ports: Mapping[str, int]) -> dict[str, Endpoint]:
+    """Return where each role is served; a role whose server does not run has no endpoint.
+
+    `ports` are the embedded servers', by `chat` and `embedding`.
+    """
+    found = {role: _endpoint(role, settings, ports) for role in ROLES}
+    return {role: endpoint for role, endpoint in found.items() if endpoint is not None}
+
+
+def embedded_servers(settings: Settings, home: Home) -> list[VllmServer]:
+    """Return the vLLM servers that these settings need and the serve environment can run.
+
+    Raises:
+        Refused: a configured port is taken.
+    """
+    environment = find_serve_environment(serve_folder())
+    if environment is None or not settings.embedded.models or not needs_embedded(settings):
+        return []
+    cache = home.root / "vllm"
+    chat, _ = home.port(CHAT, settings.embedded.chat_port)
+    embedding, _ = home.port(EMBEDDING, settings.embedded.embedding_port)
+    return [_chat(environment, chat, cache), _embedding(environment, embedding, cache)]
+
+
+def embedded_ports(servers: list[VllmServer]) -> dict[str, int]:
+    """Return the ports of servers, as `endpoints` takes them."""
+    return {server.name.removeprefix("vllm-"): server.port for server in servers}
+
+
+def ports_in_use(home: Home) -> dict[str, int]:
+    """Return the same of a stack that is up."""
+    children = report.read(home).children
+    return {
+        child.name.removeprefix("vllm-"): child.port
+        for child in children
+        if child.name.startswith("vllm-")
+    }
+
+
+def _of(settings: Settings, role: str) -> ModelSettings:
+    found: ModelSettings = getattr(settings.models, role)
+    return found
+
+
+def _choice(role: str, model: ModelSettings) -> ModelChoice:
+    embedded = EMBEDDING_MODEL if role == "embedder" else CHAT_MODEL
+    if model.base_url and not model.model:
+        raise Refused(
+            f"models.{role} has a base_url and no model",
+            f"Set models.{role}.model, or models.default.model for all roles.",
+        )
+    return ModelChoice(
+        model=model.model or embedded,
+        max_tokens=model.sampling.max_tokens,
+        temperature=model.sampling.temperature,
+    )
+
+
+def _endpoint(role: str, settings: Settings, ports: Mapping[str, int]) -> Endpoint | None:
+    model = _of(settings, role)
+    base_url = model.base_url
+    if not base_url:
+        port = ports.get(_SERVER_OF.get(role, CHAT))
+        if port is None:
+            return None
+        base_url = f"http://127.0.0.1:{port}/v1"
+    return Endpoint(
+        base_url=base_url.rstrip("/"),
+        api_key=read_secret(model.api_key_file) if model.api_key_file else "",
+        timeout_s=model.timeout_s,
+        concurrency=model.concurrency,
+    )

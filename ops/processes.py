@@ -1,0 +1,147 @@
+"""The worker processes and model servers that `mia up` keeps alive beside Kafka and Postgres."""
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+from aiokafka.admin import AIOKafkaAdminClient
+
+from consumers.effects.model_client import Endpoint
+from mia_events import topics
+from ops.connect import Connections, connections_to
+from ops.database import prepare_database, prepare_topics
+from ops.defaults import make_default_run
+from ops.embedded.spec import ChildSpec
+from ops.embedded.stack import Endpoints
+from ops.embedded.state import Home
+from ops.models import embedded_ports, embedded_servers, endpoints
+from ops.settings import Settings
+from ops.worker import ADMIT, EVERYTHING, STAGE_TOPICS, WorkerConfig
+
+__all__ = ["Preparation", "children", "worker_config"]
+
+_ROOT = Path(__file__).parents[1]
+_JUDGE = "judge"
+_WORKERS = tuple(stage for stage in EVERYTHING if stage not in {_JUDGE, ADMIT})
+_ASK_AGAIN_S = 0.25
+_STABLE = "Stable"
+
+
+def worker_config(
+    settings: Settings,
+    connections: Connections,
+    models: Mapping[str, Endpoint],
+    stages: Sequence[str] = EVERYTHING,
+) -> WorkerConfig:
+    """Return what a process of these stages must know: no password and no key beyond its need."""
+    roles = {"mia_judge" if stage == _JUDGE else "mia_worker" for stage in stages if stage != ADMIT}
+    roles |= {"mia_admit"} if ADMIT in stages else set()
+    only_judge = set(stages) <= {_JUDGE}
+    worker = settings.worker
+    return WorkerConfig(
+        kafka=dict(connections.kafka),
+        dsns={role: connections.dsn(role) for role in sorted(roles)},
+        endpoints={r: e for r, e in models.items() if not only_judge or r == _JUDGE},
+        artifacts=str(Path(settings.home).absolute() / "artifacts"),
+        stages=tuple(stages),
+        partitions=settings.kafka.partitions,
+        session_timeout_s=worker.session_timeout_s,
+        sweep_every_s=worker.sweep_every_s,
+        slots=worker.slots,
+        lease_s=worker.lease_s,
+        drain_s=worker.drain_s,
+        stuck_s=worker.watchdog_s,
+        pool_size=settings.postgres.pool_size,
+    )
+
+
+class Preparation:
+    """Readies database, topics and the run `default`, once, before the first worker starts."""
+
+    def __init__(self, settings: Settings, connections: Connections) -> None:
+        self._settings, self._connections = settings, connections
+        self._lock = asyncio.Lock()
+        self._done = False
+
+    async def __call__(self) -> None:
+        """Prepare, or wait until it is done."""
+        async with self._lock:
+            if self._done:
+                return
+            await prepare_database(self._connections)
+            kafka = self._settings.kafka
+            await prepare_topics(
+                self._connections,
+                partitions=kafka.partitions,
+                replication=kafka.replication_factor,
+            )
+            await make_default_run(self._settings, self._connections.dsn("mia_admit"))
+            self._done = True
+
+
+def children(settings: Settings, home: Home, where: Endpoints) -> list[ChildSpec]:
+    """Return the model servers and workers that the settings ask for.
+
+    The judge, who reads labels, and admission, which takes them in, are processes of their own.
+    """
+    servers = embedded_servers(settings, home)
+    specs = [server.spec() for server in servers]
+    if not settings.embedded.workers:
+        return specs
+    connections = connections_to(settings, where)
+    models = endpoints(settings, embedded_ports(servers))
+    prepare = Preparation(settings, connections)
+    for name, stages in _division(settings.worker.processes).items():
+        config = worker_config(settings, connections, models, stages)
+        specs.append(_spec(name, config, prepare, settings))
+    return specs
+
+
+def _division(processes: int) -> dict[str, tuple[str, ...]]:
+    names = ["workers"] if processes == 1 else [f"workers-{n}" for n in range(1, processes + 1)]
+    return {**dict.fromkeys(names, _WORKERS), _JUDGE: (_JUDGE,), ADMIT: (ADMIT,)}
+
+
+def _spec(name: str, config: WorkerConfig, prepare: Preparation, settings: Settings) -> ChildSpec:
+    own = {"kafka": settings.kafka.mode, "postgres": settings.postgres.mode}
+
+    async def working() -> None:
+        await _await_groups(config)
+
+    return ChildSpec(
+        name=name,
+        argv=[sys.executable, "-P", "-m", "ops.worker"],
+        ready=working,
+        env={"PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"},
+        prepare=prepare,
+        depends_on=tuple(part for part, mode in own.items() if mode == "embedded"),
+        stop_patience_s=config.drain_s + 10,
+        stdin=msgspec.json.encode(config) + b"\n",
+    )
+
+
+async def _await_groups(config: WorkerConfig) -> None:
+    """Raise unless the consumer groups of all its topics have members that may fetch.
+
+    After a kill the dead member counts until its session ends; then the group settles anew.
+    """
+    names = [STAGE_TOPICS[stage] for stage in config.stages if stage in STAGE_TOPICS]
+    names += topics.INBOUND if ADMIT in config.stages else ()
+    groups = [config.prefix + topics.group_of(name, "") for name in names]
+    admin = AIOKafkaAdminClient(**config.kafka, request_timeout_ms=5_000)
+    try:
+        await admin.start()
+        states = [await _state(admin, group) for group in groups]
+    finally:
+        await admin.close()
+    if states != [_STABLE] * len(groups):
+        await asyncio.sleep(_ASK_AGAIN_S)
+        raise ConnectionError(f"groups are {states}")
+
+
+async def _state(admin: AIOKafkaAdminClient, group: str) -> str:
+    # One at a time: aiokafka 0.14 reads the reply on several groups with an older schema.
+    (reply,) = await admin.describe_consumer_groups([group])
+    return str(reply.groups[0][2])
