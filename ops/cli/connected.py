@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mia_events.lifecycle import NoTransition
-from mia_events.steps import RunView
+from mia_events.steps import Late, Poison, RunView, Transient
 from ops.connect import Connections, connections
 from ops.errors import Refused
 from ops.settings import Settings, load_settings
@@ -68,5 +68,9 @@ def waiting_for(work: Coroutine[Any, Any, _T]) -> _T:
         raise Refused(str(error), "See `mia status` and `mia logs postgres`.") from error
     except NoTransition as error:
         raise Refused(str(error), "See `mia run list`.") from error
+    except (Late, Transient, Poison) as error:
+        raise Refused(str(error), "Check models.*.base_url and `mia status`.") from error
     except LookupError as error:
         raise Refused(str(error), "") from error
+    except ConnectionError as error:
+        raise Refused(str(error), "See `mia status` and `mia logs kafka`.") from error

@@ -41,12 +41,18 @@ def register(app: App) -> None:
     app.command(examine, name="doctor")
 
 
-def up(*, foreground: bool = False) -> None:
-    """Start Kafka and Postgres, and wait until both answer.
+def up(*, foreground: bool = False, models: bool = True, workers: bool = True) -> None:
+    """Start Kafka, Postgres, vLLM and the workers, and wait until all answer.
 
     Args:
-        foreground: Stay, and stop both on Ctrl-C.
+        foreground: Stay, and stop all on Ctrl-C.
+        models: Start vLLM for roles without a base_url (as embedded.models).
+        workers: Start worker processes (as embedded.workers).
     """
+    if not models:
+        os.environ["MIA_EMBEDDED__MODELS"] = "false"
+    if not workers:
+        os.environ["MIA_EMBEDDED__WORKERS"] = "false"
     settings = load_settings()
     home = _home(settings)
     if home.is_held() and not foreground:

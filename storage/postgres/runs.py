@@ -154,6 +154,15 @@ class PostgresRuns:
             rows = await self._pool.fetch(_Q["unfinished"], run_no)
         return tuple(row["id"] for row in rows)
 
+    async def place_of_source(self, run_no: int, source: str) -> tuple[str | None, int]:
+        """(row, position) of a question of `source`, else (None, where a new source begins)."""
+        async with answering():
+            row = await self._pool.fetchrow(_Q["place_of_source"], run_no, source)
+        if row is None:
+            message = f"no run number {run_no}"
+            raise LookupError(message)
+        return (None, row["next_pos"]) if row["row"] is None else (row["row"], row["pos"])
+
     async def wake(self, question: UUID) -> None:
         """Make a waiting question's stream one that can be pre-empted; nothing for any other."""
         async with answering():
@@ -189,7 +198,9 @@ class PostgresRuns:
                 await connection.execute(_Q["end_learner"], row["run_no"])
         return rule.status
 
-    async def _thaw(self, connection: Connection, row: asyncpg.Record, at: datetime) -> ev.RunResumed:
+    async def _thaw(
+        self, connection: Connection, row: asyncpg.Record, at: datetime
+    ) -> ev.RunResumed:
         pause = at - row["paused_at"] if row["paused_at"] is not None else timedelta()
         await connection.execute(_Q["freeze"], row["run_no"], pause)
         await connection.execute(_Q["freeze_batches"], row["run_no"], pause)

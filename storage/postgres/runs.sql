@@ -73,3 +73,9 @@ SELECT stream FROM active WHERE parent = $1 AND kind = 1 ORDER BY stream
 -- name: end_learner
 -- The learner of a run that is over learns nothing more.
 DELETE FROM active WHERE run_no = $1 AND kind = 4
+
+-- name: place_of_source
+-- One accepted question of a source, and the position that a new source would begin at.
+SELECT q.row, q.pos, r.next_pos FROM run AS r
+LEFT JOIN LATERAL (SELECT x.row, x.pos FROM question AS x WHERE x.run_no = r.run_no AND x.source = $2 LIMIT 1) AS q ON true
+WHERE r.run_no = $1
