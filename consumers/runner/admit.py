@@ -62,8 +62,7 @@ class Admission:
         ]
 
     async def close(self) -> None:
-        """Publish what was opened and leave the groups."""
-        await self._publisher.drain(budget_s=5)
+        """Leave the groups. What was opened and not yet published is the sweeper's."""
         for subscription in self._subscriptions:
             await subscription.close()
 

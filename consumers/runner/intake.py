@@ -79,6 +79,11 @@ class Intake:
             p == partition for _, p in self._subscription.assignment()
         )
 
+    @property
+    def ready(self) -> bool:
+        """Whether this member has partitions."""
+        return self._subscription is not None and bool(self._subscription.assignment())
+
     def done(self, offer: Offer) -> None:
         """A record needs nothing more: the watermark may pass it."""
         mark = self._marks.get(offer.partition)

@@ -156,13 +156,14 @@ class Worker:
         stop = asyncio.ensure_future(self._stop.wait())
         try:
             await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
-            await self._drain()
-        finally:
-            stop.cancel()
             ended = [task for task in tasks if task.done()]
-            for task in tasks:
+            _log.info("draining")
+            await asyncio.gather(*(lane.drain() for lane in self.lanes))
+        finally:
+            for task in (*tasks, stop):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, stop, return_exceptions=True)
+            await self._leave()
         for task in ended:
             task.result()
 
@@ -176,9 +177,7 @@ class Worker:
             else:
                 return
 
-    async def _drain(self) -> None:
-        _log.info("draining")
-        await asyncio.gather(*(lane.drain() for lane in self.lanes))
+    async def _leave(self) -> None:
         if self._admission is not None:
             await self._admission.close()
         for lane in self.lanes:

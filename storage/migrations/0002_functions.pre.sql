@@ -37,8 +37,9 @@ LANGUAGE sql AS $$
         WHERE a.topic IS NOT NULL
           AND (a.due_at IS NULL OR a.due_at <= clock_timestamp())
           AND (a.claim IS NULL OR a.lease_until < clock_timestamp())
-        ORDER BY a.stream
-        FOR UPDATE OF a SKIP LOCKED
+        -- In the order of every commit, and waiting: a row that is locked for a moment is not handled yet.
+        ORDER BY a.kind, a.stream
+        FOR UPDATE OF a
     ), granted AS (
         UPDATE active AS a
         SET claim = l.claim, attempt = a.attempt + 1, lease_until = clock_timestamp() + p_lease

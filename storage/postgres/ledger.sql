@@ -10,9 +10,12 @@ SELECT * FROM commit_steps($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $1
 
 -- name: renew
 -- Extend the leases that are still held.
-UPDATE active AS a SET lease_until = clock_timestamp() + $3
-FROM unnest($1::uuid[], $2::bigint[]) AS c (stream, claim)
-WHERE a.stream = c.stream AND a.claim = c.claim
+WITH held AS (
+    SELECT a.stream FROM active AS a
+    JOIN unnest($1::uuid[], $2::bigint[]) AS c (stream, claim) ON a.stream = c.stream AND a.claim = c.claim
+    ORDER BY a.kind, a.stream FOR UPDATE OF a
+)
+UPDATE active AS a SET lease_until = clock_timestamp() + $3 FROM held WHERE a.stream = held.stream
 RETURNING a.claim
 
 -- name: release
@@ -44,9 +47,14 @@ WHERE run_no = $1 AND event_id = $2 ORDER BY ordinal
 
 -- name: mark_sent
 -- Remember where commands lie in the broker.
-UPDATE active AS a SET sent_partition = s.partition, sent_offset = s.place
-FROM unnest($1::uuid[], $2::int[], $3::int[], $4::bigint[]) AS s (stream, version, partition, place)
-WHERE a.stream = s.stream AND a.version = s.version
+WITH marked AS (
+    SELECT a.stream, s.partition, s.place FROM active AS a
+    JOIN unnest($1::uuid[], $2::int[], $3::int[], $4::bigint[]) AS s (stream, version, partition, place)
+        ON a.stream = s.stream AND a.version = s.version
+    ORDER BY a.kind, a.stream FOR UPDATE OF a
+)
+UPDATE active AS a SET sent_partition = m.partition, sent_offset = m.place FROM marked AS m
+WHERE a.stream = m.stream
 
 -- name: acknowledge
 -- Outbound facts that the broker has.
