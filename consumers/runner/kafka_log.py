@@ -21,9 +21,10 @@ from consumers.runner.log import LogUnavailable, Place, Record, Revoked
 from storage.ports import TopicState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
 _log = structlog.get_logger(__name__)
+_STATES_S = 15.0
 
 
 class KafkaSubscription:
@@ -191,37 +192,44 @@ class KafkaLog:
     async def states(self, groups: Mapping[str, str]) -> Sequence[TopicState]:
         """See the port."""
         try:
-            return [
-                state
-                for topic, group in groups.items()
-                for state in await self._topic_states(topic, group)
-            ]
+            async with asyncio.timeout(_STATES_S):
+                return await self._states(groups)
         except (KafkaError, OSError, TimeoutError) as error:
             await self._drop_admin()
             raise LogUnavailable(str(error)) from error
 
-    async def _topic_states(self, topic: str, group: str) -> list[TopicState]:
+    async def _states(self, groups: Mapping[str, str]) -> list[TopicState]:
         admin = await self._admin_client()
-        consumer = await self._offsets_consumer()
-        name = self._prefix + topic
-        partitions = consumer.partitions_for_topic(name) or await self._refresh(consumer, name)
-        tps = [TopicPartition(name, p) for p in sorted(partitions)]
-        if not tps:
-            return []
-        ends = await asyncio.wait_for(consumer.end_offsets(tps), 10)
-        committed = await admin.list_consumer_group_offsets(self._prefix + group, partitions=tps)
-        return [
-            TopicState(
-                topic, tp.partition, committed[tp].offset if tp in committed else -1, ends[tp]
-            )
-            for tp in tps
-        ]
+        places = await self._places(admin, groups)
+        ends = await (await self._offsets_consumer()).end_offsets(
+            [tp for tps in places.values() for tp in tps]
+        )
+        found: list[TopicState] = []
+        for topic, tps in places.items():
+            group = self._prefix + groups[topic]
+            committed = await admin.list_consumer_group_offsets(group, partitions=tps)
+            found += [
+                TopicState(
+                    topic, tp.partition, committed[tp].offset if tp in committed else -1, ends[tp]
+                )
+                for tp in tps
+            ]
+        return found
 
-    @staticmethod
-    async def _refresh(consumer: AIOKafkaConsumer, name: str) -> set[int]:
-        await consumer.topics()
-        found: set[int] | None = consumer.partitions_for_topic(name)
-        return found or set()
+    async def _places(
+        self, admin: AIOKafkaAdminClient, names: Iterable[str]
+    ) -> dict[str, list[TopicPartition]]:
+        """The partitions of those topics that there are. The broker is asked: a consumer that has no
+        subscription knows of none."""
+        described = await admin.describe_topics([self._prefix + name for name in names])
+        return {
+            topic["topic"].removeprefix(self._prefix): [
+                TopicPartition(topic["topic"], partition["partition"])
+                for partition in topic["partitions"]
+            ]
+            for topic in described
+            if topic["partitions"]
+        }
 
     async def flush(self) -> None:
         """See the port."""
