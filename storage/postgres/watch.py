@@ -102,6 +102,12 @@ class PostgresWatch:
             rows = await self._pool.fetch(_Q["memories"], scope, limit)
         return [MemoryRow(**row) for row in rows]
 
+    async def waiting_facts(self) -> int:
+        """How many outbound facts the broker has not acknowledged yet."""
+        async with answering():
+            count: int = await self._pool.fetchval(_Q["waiting_facts"])
+        return count
+
 
 class Feed:
     """Each event of a run once, soon after its commit."""

@@ -22,3 +22,7 @@ SELECT m.id, m.version, m.outcome, m.question, m.text, m.from_gen, m.at,
        (SELECT count(*) FROM memory_credit AS c WHERE c.memory = m.id) AS uses,
        (SELECT count(*) FROM memory_credit AS c WHERE c.memory = m.id AND c.won) AS wins
 FROM memory AS m WHERE m.scope = $1 AND m.until_gen IS NULL ORDER BY m.at DESC, m.id LIMIT $2
+
+-- name: waiting_facts
+-- How many outbound facts the broker has not acknowledged yet.
+SELECT count(*) FROM outbox

@@ -1,0 +1,151 @@
+"""One demonstration against a running stack: make a run, fill it, follow it, sum it up, audit it."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rich.table import Table
+
+from mia_events.steps import Manifest, ModelChoice
+from ops.audit import Report, audit
+from ops.cli.connected import Connected
+from ops.cli.stack_view import console
+from ops.cli.ways_in import seal_and_publish
+from ops.demo.story import Line, Story, Told
+from ops.errors import Refused
+from ops.manifest import manifest_of
+from ops.models import choices, needs_embedded
+from ops.settings import Settings
+from storage.postgres.ledger import PostgresLedger
+from storage.postgres.watch import Feed, PostgresWatch, QuestionRow
+
+__all__ = ["Outcome", "show"]
+
+_POLL_S: Final = 0.3
+_SILENCE_S: Final = 600.0
+_BATCH: Final = 5
+_ROLLOUTS: Final = 2
+#: A small model says in this many tokens what it has to say, and the CPU has to make each of them.
+_TOKENS: Final = {"planner": 120, "executor": 160, "manager": 110, "judge": 32, "router": 32}
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How it went: `expected` questions, those that `ended` exactly once, and the audit."""
+
+    run: str
+    expected: int
+    ended_once: int
+    reused: int
+    report: Report
+
+    @property
+    def good(self) -> bool:
+        """Tell whether the promise was kept."""
+        return self.ended_once == self.expected > 0 and self.report.exit_code == 0
+
+
+async def show(
+    at: Connected, file: Path, limit: int | None, *, rollouts: int = _ROLLOUTS
+) -> Outcome:
+    """Run a file's questions and print every step. `at` is connected as `mia_admit`.
+
+    Raises:
+        Refused: the file is no questions, or nothing moves any more.
+    """
+    name = f"demo-{time.strftime('%m%d-%H%M%S')}"
+    await at.runs.create(name, _manifest(at.settings, rollouts))
+    view, _ = await at.ledger.run_named(name)
+    done = await seal_and_publish(at, file, name, limit)
+    story = Story()
+    feed = Feed(PostgresWatch(at.ledger.pool), view.run_no)
+    await _follow(at, name, done.total, feed, story)
+    await _settle(at)
+    await _print_summary(at, view.run_no, story)
+    report = await audit(
+        at.connections.dsn("mia_audit"), at.connections.kafka, name, closed=True, labels=True
+    )
+    told = story.questions.values()
+    return Outcome(
+        run=name,
+        expected=done.total,
+        ended_once=sum(one.ends == 1 and one.over for one in told),
+        reused=sum(bool(one.used) for one in told),
+        report=report,
+    )
+
+
+def _manifest(settings: Settings, rollouts: int) -> Manifest:
+    roles = choices(settings)
+    if needs_embedded(settings):
+        roles = {role: _brief(role, choice) for role, choice in roles.items()}
+    return manifest_of(
+        settings, mode="batch", batch_size=_BATCH, rollouts=rollouts, lag=0, roles=roles
+    )
+
+
+def _brief(role: str, choice: ModelChoice) -> ModelChoice:
+    # Two plans at temperature 0 would be one plan twice.
+    temperature = 0.7 if role == "planner" else choice.temperature
+    most = min(choice.max_tokens, _TOKENS.get(role, choice.max_tokens))
+    return msgspec.structs.replace(choice, max_tokens=most, temperature=temperature)
+
+
+async def _follow(at: Connected, name: str, total: int, feed: Feed, story: Story) -> None:
+    """Print what happens until the run is over; it is closed once it has all its questions."""
+    closed, quiet_since = False, time.monotonic()
+    while True:
+        events = await feed.fresh()
+        for event in events:
+            if line := story.tell(event):
+                _print(line)
+        if events:
+            quiet_since = time.monotonic()
+        if not closed and story.events["question.asked"] >= total:
+            await at.runs.close(name)
+            await at.ledger.advance((await at.ledger.run_named(name))[0].run_no)
+            closed = True
+        if story.events["run.finished"]:
+            return
+        if time.monotonic() - quiet_since > _SILENCE_S:
+            raise Refused(
+                f"nothing has happened for {_SILENCE_S:.0f} s", "See `mia status` and `mia logs`."
+            )
+        await asyncio.sleep(_POLL_S)
+
+
+async def _settle(at: Connected) -> None:
+    """Wait a little for the last answers to be acknowledged by Kafka."""
+    for _ in range(100):
+        if await PostgresWatch(at.ledger.pool).waiting_facts() == 0:
+            return
+        await asyncio.sleep(0.1)
+
+
+def _print(line: Line) -> None:
+    out = console()
+    out.print(f"{line.who:<6}{line.what:<10}{line.text}", markup=False, style=line.style)
+
+
+async def _print_summary(at: Connected, run_no: int, story: Story) -> None:
+    auditor = await PostgresLedger.open(at.connections.dsn("mia_audit"), size=1)
+    try:
+        watch = PostgresWatch(auditor.pool)
+        rows, gold = await watch.questions(run_no), await watch.gold(run_no)
+    finally:
+        await auditor.close()
+    table = Table(box=None, pad_edge=False, show_lines=False)
+    for heading in ("#", "question", "answer", "gold", "grade", "memories: wrote", "used"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*_cells(row, gold.get(row.id, ""), story.questions.get(row.id)))
+    console().print()
+    console().print(table, soft_wrap=False)
+
+
+def _cells(row: QuestionRow, gold: str, told: Told | None) -> list[str]:
+    answer = row.answer if row.answer is not None else f"({row.reason})"
+    written, used = (told.written, len(told.used)) if told else (0, 0)
+    grade = (row.grade or "").replace("_", " ")
+    return [str(row.pos + 1), row.text or "", answer, gold, grade, str(written), str(used)]
