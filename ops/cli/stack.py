@@ -17,7 +17,7 @@ from rich.markup import escape
 from ops import doctor
 from ops.cli.stack_view import Waiting, console, facts, in_words, print_facts, print_up
 from ops.embedded import identity, logs, report
-from ops.embedded.daemon import Daemon, run_until_signal, start_detached
+from ops.embedded.detach import start_detached
 from ops.embedded.report import Report
 from ops.embedded.state import Home
 from ops.embedded.supervisor import end_leftovers
@@ -60,8 +60,7 @@ def up(*, foreground: bool = False, models: bool = True, workers: bool = True) -
         return
     doctor.require(settings)
     if foreground:
-        daemon = Daemon(settings, lambda message: console().print(message, markup=False))
-        asyncio.run(run_until_signal(daemon, lambda said: print_up(home, said, "Ctrl-C stops it")))
+        _stay(settings, home)
     else:
         _start(home)
 
@@ -167,6 +166,14 @@ def examine() -> None:
 
 def _home(settings: Settings) -> Home:
     return Home(Path(settings.home).absolute())
+
+
+def _stay(settings: Settings, home: Home) -> None:
+    """Supervise in this process."""
+    from ops.embedded.daemon import Daemon, run_until_signal  # noqa: PLC0415 - imports every stage
+
+    daemon = Daemon(settings, lambda message: console().print(message, markup=False))
+    asyncio.run(run_until_signal(daemon, lambda said: print_up(home, said, "Ctrl-C stops it")))
 
 
 def _start(home: Home) -> None:

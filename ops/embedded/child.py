@@ -38,6 +38,7 @@ class Child:
         self._released = asyncio.Event()
         self._released.set()
         self._idle = asyncio.Event()
+        self._refusal = ""
         self._state, self._why, self._since, self._restarts = "waiting", "", time.time(), 0
 
     @property
@@ -155,7 +156,7 @@ class Child:
             elif not exited.done():
                 _kill(process)
                 await exited
-                return False, f"no answer within {self.spec.ready_patience_s:.0f} s"
+                return False, f"no answer within {self.spec.ready_patience_s:.0f} s{self._refusal}"
             return was_ready, _words(await asyncio.shield(exited))
         finally:
             answered.cancel()
@@ -167,9 +168,11 @@ class Child:
     async def _answers(self) -> None:
         """Return once the child answers a real request."""
         while True:
-            with contextlib.suppress(Exception):
+            try:
                 await asyncio.wait_for(self.spec.ready(), _PROBE_S)
                 return
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is not ready yet
+                self._refusal = f" ({type(error).__name__}: {error})"
             await asyncio.sleep(_POLL_S)
 
     async def _end(self) -> None:

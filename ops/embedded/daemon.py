@@ -5,12 +5,12 @@ SIGTERM or SIGINT, and keeps its report current.
 """
 
 import asyncio
+import logging
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,9 +25,7 @@ from ops.errors import Refused
 from ops.processes import children
 from ops.settings import Settings, load_settings
 
-__all__ = ["Daemon", "main", "run_until_signal", "start_detached"]
-
-_ROOT = Path(__file__).parents[2]
+__all__ = ["Daemon", "main", "run_until_signal"]
 
 
 def _nothing(_: Report) -> None:
@@ -116,27 +114,14 @@ async def run_until_signal(daemon: Daemon, up: Callable[[Report], None] = _nothi
             raise
 
 
-def start_detached(home: Home, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start the supervisor in a session of its own, so that it outlives this terminal."""
-    home.create()
-    path = os.pathsep.join(filter(None, (str(_ROOT), environ.get("PYTHONPATH", ""))))
-    with (home.logs / "supervisor.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "ops.embedded.daemon"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-        )
-
-
 def _say(message: str) -> None:
     print(time.strftime("%F %T"), message)
 
 
 def main() -> int:
     """Run until told to stop; returns the exit status."""
+    # Probes ask until they are answered; what failed last is in the report.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     settings = load_settings()
     daemon = Daemon(settings, _say)
     try:

@@ -101,6 +101,8 @@ class Kafka:
 
     async def answers(self) -> None:
         """Raise unless the broker is registered and says so to a client."""
+        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.close()  # it listens: only now ask, since aiokafka logs every failure as an error
         admin = AIOKafkaAdminClient(
             bootstrap_servers=self.bootstrap_servers, request_timeout_ms=5000
         )

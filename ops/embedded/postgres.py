@@ -18,7 +18,7 @@ from ops.embedded.state import Home, write_secret
 from ops.errors import Refused
 from ops.settings import EmbeddedSettings
 
-__all__ = ["Postgres", "binaries"]
+__all__ = ["SUPERUSER", "Postgres", "binaries", "passable"]
 
 SUPERUSER = "postgres"
 _MAJOR = "18"
@@ -105,7 +105,7 @@ class Postgres:
             user = self._user()
             uid, gid = user.pw_uid, user.pw_gid
         places = (self.home.root.absolute(), binaries().resolve())
-        return Account(uid, gid, reach=not all(_passable(p, uid, gid) for p in places))
+        return Account(uid, gid, reach=not all(passable(p, uid, gid) for p in places))
 
     def _user(self) -> pwd.struct_passwd:
         name = self.settings.postgres_user
@@ -242,7 +242,7 @@ def _runs_in(process: psutil.Process, folder: Path) -> bool:
         return False
 
 
-def _passable(path: Path, uid: int, gid: int) -> bool:
+def passable(path: Path, uid: int, gid: int) -> bool:
     """Tell whether an account may pass through every folder on the way to `path`, and through it.
 
     The group of the state folder itself is set by us, so it counts as open to `gid`.

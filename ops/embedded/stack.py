@@ -108,6 +108,13 @@ class EmbeddedStack:
         """The superuser's DSN of the database `postgres`, password included: never print it."""
         return self._postgres.dsn if self._postgres else self._external.admin_dsn
 
+    @property
+    def admin_password(self) -> str:
+        """The superuser's password of our own Postgres: never print it."""
+        if self._postgres is None:
+            raise ValueError("Postgres is external: its password is in its file")
+        return self._postgres.password
+
     def pid(self, name: str) -> int:
         """Return the process id of a child; 0 while it is down."""
         return self.supervisor.child(name).pid

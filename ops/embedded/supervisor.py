@@ -87,6 +87,8 @@ class Supervisor:
 
     async def watch(self) -> None:
         """Return only by raising what made a child's supervision fail."""
+        if not self._tasks:  # everything is external
+            await asyncio.Event().wait()
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()

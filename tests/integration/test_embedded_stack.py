@@ -44,4 +44,4 @@ async def test_postgres_is_18_with_pgvector(database: str) -> None:
 async def test_no_one_gets_in_without_the_password(stack: StackThread) -> None:
     """SCRAM is asked of every connection, loopback or not."""
     with pytest.raises(asyncpg.InvalidPasswordError):
-        await asyncpg.connect(stack.admin_dsn.replace(stack.stack._postgres.password, "wrong"))
+        await asyncpg.connect(stack.admin_dsn.replace(stack.stack.admin_password, "wrong"))
