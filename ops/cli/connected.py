@@ -4,18 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mia_events.lifecycle import NoTransition
 from mia_events.steps import Late, Poison, RunView, Transient
 from ops.connect import Connections, connections
+from ops.embedded.state import Home
 from ops.errors import Refused
 from ops.settings import Settings, load_settings
 from storage.postgres.ledger import PostgresLedger
 from storage.postgres.pool import Unavailable
 from storage.postgres.runs import PostgresRuns
 
-__all__ = ["Connected", "connected", "run_named", "waiting_for"]
+__all__ = ["Connected", "connected", "home_of", "run_named", "waiting_for"]
 
 _T = TypeVar("_T")
 
@@ -32,6 +34,11 @@ class Connected:
     def runs(self) -> PostgresRuns:
         """Operations on runs."""
         return PostgresRuns(self.ledger.pool)
+
+
+def home_of(settings: Settings) -> Home:
+    """Return the state folder that the settings name."""
+    return Home(Path(settings.home).absolute())
 
 
 @asynccontextmanager

@@ -13,8 +13,9 @@ import msgspec
 from cyclopts import App
 
 from ops import doctor
-from ops.cli.connected import connected, waiting_for
+from ops.cli.connected import connected, home_of, waiting_for
 from ops.cli.stack_view import Waiting, console, in_words
+from ops.cli.ways_in import unreadable
 from ops.demo import Outcome, own_questions, show
 from ops.embedded import report
 from ops.embedded.daemon import Daemon
@@ -26,6 +27,7 @@ from ops.settings import Settings, load_settings
 
 __all__ = ["register"]
 
+_POLL_S = 0.3
 _SMALL_MODEL = """
 These answers are a 135-million-parameter model's: they show the mechanism, not the skill. For a
 model that knows more, name any OpenAI-compatible endpoint, or another one for a single role:
@@ -69,9 +71,7 @@ async def _demo(settings: Settings, file: Path, limit: int | None, rollouts: int
     except OSError as error:
         if isinstance(error, ConnectionError):
             raise
-        raise Refused(
-            f"cannot read {file}: {error.strerror or error}", "Check the path."
-        ) from error
+        raise unreadable(file, error) from error
     except ValueError as error:
         raise Refused(f"{file} is not in HotpotQA's format: {error}", "See README.md.") from error
 
@@ -94,7 +94,7 @@ def _home() -> Iterator[bool]:
 @contextlib.asynccontextmanager
 async def _stack(settings: Settings) -> AsyncIterator[None]:
     """Run the stack for as long as the block lasts, unless it is up already."""
-    home = Home(Path(settings.home).absolute())
+    home = home_of(settings)
     if report.read(home).phase == "up":
         console().print(f"using the stack in {home.root}", markup=False)
         yield
@@ -115,13 +115,11 @@ async def _stack(settings: Settings) -> AsyncIterator[None]:
 async def _until_up(home: Home, daemon: asyncio.Future[None], up: asyncio.Event) -> None:
     first = "starting Kafka, Postgres, vLLM and the workers; the first time takes a few minutes"
     console().print(first)
-    waiting = asyncio.ensure_future(up.wait())
     with Waiting(first) as shown:
         while not up.is_set():
             shown.update(in_words(report.read(home)))
-            await asyncio.wait({waiting, daemon}, timeout=0.3, return_when="FIRST_COMPLETED")
+            await asyncio.wait({daemon}, timeout=_POLL_S)
             if daemon.done():
-                waiting.cancel()
                 daemon.result()
 
 
@@ -154,6 +152,5 @@ def _print_verdict(outcome: Outcome, settings: Settings, temporary: object) -> N
         out.print(f"  {msgspec.json.encode(fault).decode()}", markup=False, style="red")
     if needs_embedded(settings):
         out.print(_SMALL_MODEL, markup=False)
-    out.print(
-        _NEXT if temporary else f"\nRun {outcome.run} is kept in {settings.home}.", markup=False
-    )
+    kept = f"\nRun {outcome.run} is kept in {settings.home}."
+    out.print(_NEXT if temporary else kept, markup=False)

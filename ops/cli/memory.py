@@ -1,7 +1,6 @@
 """`mia memory list|search`."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -9,10 +8,9 @@ from cyclopts import App, Parameter
 
 from consumers.effects.model_client import ModelClient
 from mia_events.effects import Embed, Recall, Remembered
-from ops.cli.connected import connected, run_named, waiting_for
+from ops.cli.connected import connected, home_of, run_named, waiting_for
 from ops.cli.stack_view import console
 from ops.defaults import DEFAULT_RUN
-from ops.embedded.state import Home
 from ops.errors import Refused
 from ops.models import endpoints, ports_in_use
 from storage.postgres.memory import PostgresMemory
@@ -63,8 +61,7 @@ async def _list(name: str, limit: int) -> list[MemoryRow]:
 async def _search(text: str, name: str, limit: int) -> tuple[Remembered, ...]:
     async with connected("mia_worker") as at:
         view, _ = await run_named(at.ledger, name)
-        ports = ports_in_use(Home(Path(at.settings.home).absolute()))
-        where = endpoints(at.settings, ports)
+        where = endpoints(at.settings, ports_in_use(home_of(at.settings)))
         if "embedder" not in where:
             raise Refused("no embedder is served", "Start it (`mia up`), or set its base_url.")
         model = view.manifest.roles["embedder"].model

@@ -23,7 +23,7 @@ from producers.publish import BadLine, read_lines, send
 from schemas.external import IncomingQuestion
 from storage.postgres.labels import PostgresLabels
 
-__all__ = ["register", "seal_and_publish"]
+__all__ = ["register", "seal_and_publish", "unreadable"]
 
 _RunName = Annotated[str, Parameter(name=["--run", "-r"])]
 
@@ -100,7 +100,7 @@ async def _ingest(file: Path, run: str, limit: int | None) -> Ingested:
         async with connected("mia_admit") as at:
             return await seal_and_publish(at, file, run, limit)
     except OSError as error:
-        raise _unreadable(file, error) from error
+        raise unreadable(file, error) from error
     except ValueError as error:
         raise Refused(f"{file} is not in HotpotQA's format: {error}", "See README.md.") from error
 
@@ -123,7 +123,7 @@ def _questions(file: Path, run: str, bad: list[BadLine]) -> Iterator[IncomingQue
         lines = sys.stdin.buffer if standard else file.read_bytes().splitlines()
         source = "" if standard else source_of(file)
     except OSError as error:
-        raise _unreadable(file, error) from error
+        raise unreadable(file, error) from error
     for found in read_lines(lines, run, source):
         if isinstance(found, BadLine):
             bad.append(found)
@@ -147,5 +147,6 @@ def _warn(message: str) -> None:
     Console(stderr=True, soft_wrap=True).print(message, markup=False, style="yellow")
 
 
-def _unreadable(file: Path, error: OSError) -> Refused:
+def unreadable(file: Path, error: OSError) -> Refused:
+    """Return the refusal of a file that cannot be read."""
     return Refused(f"cannot read {file}: {error.strerror or error}", "Check the path.")

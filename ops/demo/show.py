@@ -1,4 +1,4 @@
-"""One demonstration against a running stack: make a run, fill it, follow it, sum it up, audit it."""
+"""One demonstration on a running stack: make a run, fill it, follow it, sum it up, audit it."""
 
 import asyncio
 import time
@@ -25,6 +25,16 @@ __all__ = ["Outcome", "show"]
 
 _POLL_S: Final = 0.3
 _SILENCE_S: Final = 600.0
+_LEAST_WIDTH: Final = 140  # a pipe says 80
+_COLUMNS: Final = {
+    "#": 4,
+    "question": 60,
+    "answer": 24,
+    "gold": 24,
+    "grade": 14,
+    "wrote": 5,  # memories
+    "used": 5,
+}
 _BATCH: Final = 5
 _ROLLOUTS: Final = 2
 #: A small model says in this many tokens what it has to say, and the CPU has to make each of them.
@@ -135,13 +145,14 @@ async def _print_summary(at: Connected, run_no: int, story: Story) -> None:
         rows, gold = await watch.questions(run_no), await watch.gold(run_no)
     finally:
         await auditor.close()
-    table = Table(box=None, pad_edge=False, show_lines=False)
-    for heading in ("#", "question", "answer", "gold", "grade", "memories: wrote", "used"):
-        table.add_column(heading, overflow="fold")
+    table = Table(box=None, pad_edge=False)
+    for heading, width in _COLUMNS.items():
+        table.add_column(heading, max_width=width, no_wrap=True, overflow="ellipsis")
     for row in rows:
         table.add_row(*_cells(row, gold.get(row.id, ""), story.questions.get(row.id)))
-    console().print()
-    console().print(table, soft_wrap=False)
+    out = console()
+    out.print()
+    out.print(table, soft_wrap=False, width=max(out.width, _LEAST_WIDTH))
 
 
 def _cells(row: QuestionRow, gold: str, told: Told | None) -> list[str]:

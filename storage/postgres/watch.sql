@@ -2,7 +2,7 @@
 -- A run's events since a moment, of some types (all for none), oldest first.
 SELECT e.id, e.stream, e.seq, e.kind, e.type, e.at, e.correlation, e.body FROM event AS e
 WHERE e.run_no = $1 AND e.at >= $2 AND (cardinality($3::text[]) = 0 OR e.type = ANY ($3))
-ORDER BY e.at, e.stream, e.seq
+ORDER BY e.at, e.kind DESC, e.stream, e.seq
 
 -- name: questions
 -- A run's questions with what became of them, by position.
