@@ -38,7 +38,7 @@ help: ## show this list
 	do printf '  make %-40s %s\n' "$$target" "$$text"; done
 
 demo: $(CORE) $(SERVE) ## ten questions, shown as they happen (QUESTIONS=file for others)
-	$(BIN)/mia demo $(if $(QUESTIONS),--questions '$(QUESTIONS)')
+	$(BIN)/mia demo $(if $(QUESTIONS),'$(QUESTIONS)')
 
 test: lint unit contract simulation integration engines ## lint and every tier of tests
 
