@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import socket
@@ -59,13 +60,16 @@ EVERYTHING: Final = (*STAGE_TOPICS, ADMIT, SWEEP)
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """All that a worker process needs to know. Holds secrets: it travels on standard input or in
-    memory, never on a command line, and is never logged. `dsns` are by database role."""
+    memory, never on a command line, and is never logged. `dsns` are by database role. `handlers` is
+    the module that provides `STAGES`; tests name one with handlers that misbehave.
+    """
 
     kafka: dict[str, Any]
     dsns: dict[str, str]
     endpoints: dict[str, Endpoint]
     artifacts: str
     stages: tuple[str, ...] = EVERYTHING
+    handlers: str = "consumers.stages"
     prefix: str = ""
     partitions: int = 6
     session_timeout_s: float = 10.0
@@ -80,11 +84,20 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     retries: RetryPolicy = RetryPolicy()
     pool_size: int = 4
 
+    def handled(self) -> Mapping[str, Stage]:
+        """The handlers by topic."""
+        stages: Mapping[str, Stage] = importlib.import_module(self.handlers).STAGES
+        return stages
+
     def options(self) -> WorkerOptions:
         """The runner's part."""
         return WorkerOptions(
-            slots=self.slots, lease_s=self.lease_s, drain_s=self.drain_s, stuck_s=self.stuck_s,
-            local_dispatch=self.local_dispatch, retries=self.retries,
+            slots=self.slots,
+            lease_s=self.lease_s,
+            drain_s=self.drain_s,
+            stuck_s=self.stuck_s,
+            local_dispatch=self.local_dispatch,
+            retries=self.retries,
         )
 
 
@@ -106,7 +119,8 @@ class Parts(AsyncExitStack):
     def log(self) -> KafkaLog:
         """The event log."""
         return KafkaLog(
-            self.config.kafka, prefix=self.config.prefix,
+            self.config.kafka,
+            prefix=self.config.prefix,
             session_timeout_s=self.config.session_timeout_s,
         )
 
@@ -122,7 +136,9 @@ class Parts(AsyncExitStack):
         )
 
 
-def lanes_of(stages: Sequence[str]) -> dict[str, dict[str, Stage]]:
+def lanes_of(
+    stages: Sequence[str], handlers: Mapping[str, Stage] = STAGES
+) -> dict[str, dict[str, Stage]]:
     """The stages to run by the database role that each runs as. Raises `Refused` for an unknown one."""
     unknown = sorted(set(stages) - set(EVERYTHING))
     if unknown:
@@ -131,7 +147,7 @@ def lanes_of(stages: Sequence[str]) -> dict[str, dict[str, Stage]]:
     for name in stages:
         if name in STAGE_TOPICS:
             role = "mia_judge" if name == "judge" else "mia_worker"
-            lanes.setdefault(role, {})[STAGE_TOPICS[name]] = STAGES[STAGE_TOPICS[name]]
+            lanes.setdefault(role, {})[STAGE_TOPICS[name]] = handlers[STAGE_TOPICS[name]]
     return lanes
 
 
@@ -139,7 +155,7 @@ async def build(parts: Parts, name: str) -> Worker:
     """Connect and assemble a worker. Raises `Unavailable` while the database is away."""
     config, options = parts.config, parts.config.options()
     log = parts.log()
-    by_role = lanes_of(config.stages)
+    by_role = lanes_of(config.stages, config.handled())
     lanes = [await _lane(parts, log, role, stages, name) for role, stages in by_role.items()]
     admission = await _admission(parts, log) if ADMIT in config.stages else None
     sweeper = await _sweeper(parts, log, lanes) if SWEEP in config.stages else None
@@ -151,8 +167,10 @@ async def _lane(
 ) -> Lane:
     ledger = await parts.ledger(role)
     refusals = Admission(
-        ledger=ledger, labels=PostgresLabels(ledger.pool),
-        artifacts=PostgresArtifacts(ledger.pool, Path(parts.config.artifacts)), log=log,
+        ledger=ledger,
+        labels=PostgresLabels(ledger.pool),
+        artifacts=PostgresArtifacts(ledger.pool, Path(parts.config.artifacts)),
+        log=log,
         publisher=Publisher(log, ledger, run_id=Context(ledger).run_id, mine=lambda *_: False),
     )
 
@@ -169,7 +187,9 @@ async def _lane(
         dead_letter_step=dead_letter_step,
         malformed=malformed,
         isolation=Isolation(
-            ledger, command=isolated_command(), policy=parts.config.isolation,
+            ledger,
+            command=isolated_command(),
+            policy=parts.config.isolation,
             configuration=msgspec.json.encode(parts.config),
         ),
     )
@@ -190,16 +210,25 @@ async def _admission(parts: Parts, log: KafkaLog) -> Admission:
 async def _sweeper(parts: Parts, log: KafkaLog, lanes: Sequence[Lane]) -> Sweeper:
     ledger = await parts.ledger("mia_worker")
     context = Context(ledger)
-    publisher = lanes[0].publisher if lanes else Publisher(
-        log, ledger, run_id=context.run_id, mine=lambda *_: False
+    publisher = (
+        lanes[0].publisher
+        if lanes
+        else Publisher(log, ledger, run_id=context.run_id, mine=lambda *_: False)
     )
-    committer = lanes[0].committer if lanes else Committer(
-        ledger, lease_s=parts.config.lease_s, emit=publisher.publish
+    committer = (
+        lanes[0].committer
+        if lanes
+        else Committer(ledger, lease_s=parts.config.lease_s, emit=publisher.publish)
     )
     return Sweeper(
-        ledger=ledger, log=log, publisher=publisher, committer=committer, context=context,
+        ledger=ledger,
+        log=log,
+        publisher=publisher,
+        committer=committer,
+        context=context,
         fail_question=lambda task: fail_question(task, "timed_out", "the deadline passed"),
-        partitions=parts.config.partitions, every_s=parts.config.sweep_every_s,
+        partitions=parts.config.partitions,
+        every_s=parts.config.sweep_every_s,
         grace_s=parts.config.grace_s,
     )
 
@@ -243,9 +272,8 @@ async def isolated(config: WorkerConfig, claimed: Claimed) -> bytes:
     role = "mia_judge" if claimed.topic == topics.JUDGE else "mia_worker"
     async with Parts(config) as parts:
         ledger = await parts.ledger(role)
-        lane = await _lane(
-            parts, parts.log(), role, {claimed.topic: STAGES[claimed.topic]}, "isolated"
-        )
+        stages = {claimed.topic: config.handled()[claimed.topic]}
+        lane = await _lane(parts, parts.log(), role, stages, "isolated")
         del ledger
         committing = asyncio.ensure_future(lane.committer.run())
         try:

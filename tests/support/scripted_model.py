@@ -18,7 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from hashlib import sha256
 from typing import Any
@@ -34,15 +34,22 @@ class ScriptedModel:
 
     No two chats of a run are equal (their seeds differ), so `repeated_chats` of the statistics
     counts the calls that were paid for twice; embeddings of one text are asked for again.
+
+    A `signed` reply names its request in its field `model`, so that whoever finds it recorded knows
+    which request it answers; `chat_times` tells when each chat was asked for (UNIX time).
     """
 
-    def __init__(self, faults: Faults | None = None, models: Sequence[str] = ()) -> None:
+    def __init__(
+        self, faults: Faults | None = None, models: Sequence[str] = (), *, signed: bool = False
+    ) -> None:
         self.faults = faults or Faults()
+        self.signed = signed
         self.models = frozenset(models)
         self.asked: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
         self.tasks: Counter[str] = Counter()
         self.chats: set[str] = set()
+        self.chat_times: defaultdict[str, list[float]] = defaultdict(list)
         self.statuses: Counter[int] = Counter()
         self.in_flight = 0
         self.peak = 0
@@ -63,6 +70,7 @@ class ScriptedModel:
             "statuses": {str(status): count for status, count in self.statuses.items()},
             "total": self.asked.total(),
             "repeated_chats": sum(self.served[digest] > 1 for digest in self.chats),
+            "chat_times": self.chat_times,
             "peak": self.peak,
         }
 
@@ -97,12 +105,17 @@ class ScriptedModel:
             return self._error(404, f"the model `{asked.model}` does not exist")
         self.tasks[asked.task] += 1
         self.chats.add(sha256(body).hexdigest())
+        self.chat_times[sha256(body).hexdigest()].append(time.time())
         fate, refused = await self._suffer(request, body, asked.task, asked.block("question"))
         if refused is not None:
             return refused
         if fate.malformed:
             asked = _asked(wanted, 1.0)
-        return self._served(body, _completion(wanted, asked, sha256(body).hexdigest()))
+        digest = sha256(body).hexdigest()
+        completion = _completion(wanted, asked, digest)
+        if self.signed:
+            completion["model"] = f"{asked.model}@{digest}"
+        return self._served(body, completion)
 
     async def _embeddings(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -174,16 +187,17 @@ class ScriptedModel:
         for counter in (self.asked, self.served, self.tasks, self.statuses):
             counter.clear()
         self.chats.clear()
+        self.chat_times.clear()
         self.peak = 0
         return web.Response(text="")
 
 
 @contextlib.asynccontextmanager
 async def serve(
-    faults: Faults | None = None, models: Sequence[str] = (), port: int = 0
+    faults: Faults | None = None, models: Sequence[str] = (), port: int = 0, *, signed: bool = False
 ) -> AsyncIterator[ScriptedModel]:
     """A server in this process, for as long as the block lasts."""
-    server = ScriptedModel(faults, models)
+    server = ScriptedModel(faults, models, signed=signed)
     await server.start(port)
     try:
         yield server
@@ -283,18 +297,19 @@ def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hang-rate", type=float, default=0.0)
     parser.add_argument("--malformed-rate", type=float, default=0.08)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signed", action="store_true", help="replies name their requests")
     parser.add_argument("--model", action="append", default=[], help="serve only these names")
     return parser.parse_args(arguments)
 
 
 async def _main() -> None:
     options = vars(_options())
-    port, models = options.pop("port"), options.pop("model")
+    port, models, signed = (options.pop(name) for name in ("port", "model", "signed"))
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopped.set)
-    async with serve(Faults(**options), models, port) as server:
+    async with serve(Faults(**options), models, port, signed=signed) as server:
         sys.stdout.write(json.dumps({"base_url": server.base_url, "pid": os.getpid()}) + "\n")
         sys.stdout.flush()
         await stopped.wait()
