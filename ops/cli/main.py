@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from ops.cli import answers, demo, memory, question, run, stack, ways_in, worker
+from ops.cli import answers, audit, demo, memory, question, run, stack, ways_in, worker
 from ops.errors import Refused
 
 __all__ = ["app", "main"]
@@ -17,7 +17,17 @@ app = App(name="mia", help="An agent that learns while it is tested, on Kafka an
 app.meta.group_parameters = app.group_parameters
 
 # A module brings its commands with `register(app)`.
-for _module in (demo, stack, run, ways_in, answers, question, memory, worker):
+for _module in (
+    demo,
+    stack,
+    run,
+    ways_in,
+    answers,
+    question,
+    memory,
+    audit,
+    worker,
+):
     _module.register(app)
 
 
