@@ -1,0 +1,85 @@
+"""A manifest pins everything that a run's requests depend on."""
+
+from pathlib import Path
+
+import pytest
+
+from consumers import prompts
+from ops.errors import Refused
+from ops.manifest import code_version, manifest_of, shown
+from ops.models import ROLES, endpoints, needs_embedded
+from ops.settings import load_settings
+
+_ELSEWHERE = {
+    "MIA_MODELS__DEFAULT__BASE_URL": "http://models:8000/v1/",
+    "MIA_MODELS__DEFAULT__MODEL": "big",
+}
+
+
+def test_it_holds_prompts_models_and_the_code() -> None:
+    """Texts of prompts, a model for every role, a version that names the code."""
+    manifest = manifest_of(load_settings(environ={}), rollouts=3, lag=None)
+    assert prompts.load() == manifest.prompts
+    assert set(ROLES) == set(manifest.roles)
+    assert (3, 0) == (manifest.rollouts, manifest.lag)
+    assert code_version() == manifest.code_version != ""
+
+
+def test_a_reader_sees_the_prompts_digest() -> None:
+    """The texts are long; what tells two sets apart is their digest."""
+    told = shown(manifest_of(load_settings(environ={})))
+    assert prompts.digest(prompts.load()) == told["prompts"]
+
+
+@pytest.mark.parametrize(
+    "chosen, reason",
+    [
+        ({"mode": "sometimes"}, "no mode"),
+        ({"rollouts": 0}, "rollouts"),
+        ({"lag": -1}, "lag"),
+        ({"seed": "x"}, "seed"),
+        ({"deterministic": True}, "needs batches"),
+        ({"deterministic": True, "mode": "batch", "question_deadline_s": 3.0}, "no limits of time"),
+    ],
+)
+def test_what_cannot_work_is_refused(chosen: dict[str, object], reason: str) -> None:
+    """A run is made once: better no run than one that contradicts itself."""
+    with pytest.raises(Refused, match=reason):
+        manifest_of(load_settings(environ={}), **chosen)
+
+
+def test_roles_use_the_embedded_servers_or_their_own_endpoint() -> None:
+    """Without a base_url a role is served by vLLM here: the embedder by its own server."""
+    settings = load_settings(environ={"MIA_MODELS__JUDGE__BASE_URL": "http://judge/v1"})
+    found = endpoints(settings, {"chat": 11, "embedding": 12})
+    assert "http://127.0.0.1:11/v1" == found["planner"].base_url
+    assert "http://127.0.0.1:12/v1" == found["embedder"].base_url
+    assert "http://judge/v1" == found["judge"].base_url
+    assert needs_embedded(settings)
+
+
+def test_a_role_without_a_server_has_no_endpoint() -> None:
+    """Its calls fail with what to set, rather than go to a port that nobody listens on."""
+    assert {} == endpoints(load_settings(environ={}), {})
+
+
+def test_external_models_need_no_embedded_server() -> None:
+    """One endpoint for all roles; a slash at its end does not matter."""
+    settings = load_settings(environ=_ELSEWHERE)
+    assert not needs_embedded(settings)
+    assert "http://models:8000/v1" == endpoints(settings, {})["router"].base_url
+
+
+def test_an_endpoint_without_a_model_is_refused() -> None:
+    """Which model to ask for cannot be guessed."""
+    environ = {"MIA_MODELS__DEFAULT__BASE_URL": "http://models:8000/v1"}
+    with pytest.raises(Refused, match="no model"):
+        manifest_of(load_settings(environ=environ))
+
+
+def test_a_key_is_read_from_its_file(tmp_path: Path) -> None:
+    """Settings name the file; the key itself stands only there."""
+    key = tmp_path / "key"
+    key.write_text("abc\n")
+    environ = {**_ELSEWHERE, "MIA_MODELS__DEFAULT__API_KEY_FILE": str(key)}
+    assert "abc" == endpoints(load_settings(environ=environ), {})["judge"].api_key
