@@ -7,6 +7,7 @@ control token of a chat template.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 _UNSAFE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufdd0-\ufdef]")
@@ -28,11 +29,13 @@ def clip(text: str, limit: int) -> str:
     return text[: max(limit - len(_CUT), 0)] + _CUT[:limit]
 
 
+@lru_cache(maxsize=4096)  # a conversation is rebuilt at every turn
 def escape(text: str) -> str:
     """`text` with nothing in it that a fence or a chat template could take for its own."""
     return _BRACKET_TOKEN.sub(r"[ \1 ]", clean(text).replace("<", "&lt;"))
 
 
+@lru_cache(maxsize=4096)
 def quote(name: str, text: str, limit: int = 8_000) -> str:
     """`text` (at most `limit` characters of it) fenced as data called `name`."""
     if not _NAME.fullmatch(name):

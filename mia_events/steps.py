@@ -88,7 +88,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     def last(self, kind: type[Any]) -> Any:
         """The newest event of a type in the history, or None."""
-        return next((event for event in reversed(self.history) if isinstance(event, kind)), None)
+        return next((event for event in reversed(self.history) if type(event) is kind), None)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

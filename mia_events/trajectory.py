@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast, get_args
 from uuid import UUID
 
 import msgspec
@@ -18,6 +18,8 @@ E = TypeVar("E", bound=Event)
 
 #: Events of a phase in which a plan is carried out.
 Turn = ev.TurnToolCalled | ev.TurnRejected | ev.TurnAnswered | ev.ToolReturned | ev.RolloutReplanned
+# Event classes are final, and asking a struct's metaclass costs ten times as much as comparing types.
+_TURNS = frozenset(get_args(Turn))
 
 
 class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,23 +44,25 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
 
 def follow(history: Sequence[Payload]) -> Trajectory:
     """Read a rollout's events, oldest first. Raises `NoTransition` for a history that cannot be."""
-    number = next((e.number for e in history if isinstance(e, ev.RolloutOpened)), 0)
+    opened = _first(history, ev.RolloutOpened)
     attempt = _current_attempt(history)
     plan = _first(attempt, ev.RolloutPlanned) or ev.RolloutPlanned(plan="")
     chosen = _first(attempt, ev.RolloutChosen)
     judged = _first(attempt, ev.RolloutJudged)
-    steps = tuple(event for event in attempt if isinstance(event, Turn))
+    steps = tuple(event for event in attempt if type(event) in _TURNS)
+    kinds = [type(step) for step in steps]
+    replans = kinds.count(ev.RolloutReplanned)
     return Trajectory(
-        number=number,
+        number=opened.number if opened else 0,
         status=rollout_status(history),
         plan=plan.plan,
         policy=plan.policy,
         role=chosen.role if chosen else None,
         memories=plan.memories,
         sources=_sources(steps),
-        turns=sum(not isinstance(s, ev.ToolReturned | ev.RolloutReplanned) for s in steps),
-        replans=sum(isinstance(step, ev.RolloutReplanned) for step in steps),
-        steps=steps,
+        turns=len(kinds) - replans - kinds.count(ev.ToolReturned),
+        replans=replans,
+        steps=cast("tuple[Turn, ...]", steps),
         answer=_answer(steps),
         grade=judged.grade if judged else None,
     )
@@ -81,20 +85,21 @@ def rollout_status(history: Iterable[Event]) -> str:
 
 
 def _current_attempt(history: Sequence[Payload]) -> Sequence[Payload]:
-    starts = [i for i, event in enumerate(history) if isinstance(event, ev.RolloutRedriven)]
+    starts = [i for i, event in enumerate(history) if type(event) is ev.RolloutRedriven]
     return history[starts[-1] :] if starts else history
 
 
 def _first(events: Sequence[Event], kind: type[E]) -> E | None:
-    return next((event for event in events if isinstance(event, kind)), None)
+    found: Any = next((event for event in events if type(event) is kind), None)
+    return cast("E | None", found)
 
 
-def _sources(steps: Sequence[Turn]) -> tuple[str, ...]:
+def _sources(steps: Sequence[Event]) -> tuple[str, ...]:
     found = (step.sources for step in steps if isinstance(step, ev.ToolReturned))
     return tuple(dict.fromkeys(source for sources in found for source in sources))
 
 
-def _answer(steps: Sequence[Turn]) -> str | None:
+def _answer(steps: Sequence[Event]) -> str | None:
     given = (step.answer for step in reversed(steps) if isinstance(step, ev.TurnAnswered))
     return next((answer for answer in given if answer is not None), None)
 

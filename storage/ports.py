@@ -29,7 +29,8 @@ class Want(msgspec.Struct, frozen=True):
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """A claim that was granted. `history` holds the payload bodies after the known ones.
     `attempt` counts claims of this command (from 1), `failures` those that ended in a stated
-    retry; the rest died with their worker."""
+    retry; the rest died with their worker. `released`: an earlier claim was given back, counted or
+    not, so that effects may be recorded."""
 
     stream: UUID
     version: int
@@ -43,6 +44,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     failures: int
     isolated_deaths: int
+    released: bool = False
     history: tuple[bytes, ...]
 
 
@@ -189,7 +191,7 @@ class Ledger(Protocol):
         self, topics: Sequence[TopicState], *, grace_s: float, limit: int
     ) -> list[Emitted]:
         """Commands and facts that the broker has not, or no longer: taken over by the caller for
-        `grace_s` seconds."""
+        `grace_s` seconds. `topics` must not be older than that: what was sent since is not lost."""
         ...
 
     async def topics_created(self, names: Sequence[str]) -> None:

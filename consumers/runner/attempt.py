@@ -70,7 +70,8 @@ class Attempts:
         """
         task = await self._task(claimed)
         handler = self._handler(claimed.topic, task)
-        recorded = await self._recorded(claimed) if claimed.attempt > 1 else []
+        repeated = claimed.attempt > 1 or claimed.released
+        recorded = await self._recorded(claimed) if repeated else []
         while True:
             drive = Drive(handler, task, recorded)
             try:
@@ -162,7 +163,7 @@ class Attempts:
         return msgspec.structs.replace(
             claimed, version=task.version + 1, claim=claim, status=rule.status, topic=rule.topic,
             event_id=commit.entries[0].event_id, attempt=1, failures=0, isolated_deaths=0,
-            history=(),
+            released=False, history=(),
         )
 
     async def bury(self, claimed: Claimed, error: BaseException) -> None:

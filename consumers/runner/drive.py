@@ -65,7 +65,7 @@ class Drive:
         """True when what `take` returns has to be recorded before anything else is performed."""
         if not self._unsaved or self.step is not None:
             return False
-        return self._intents or any(not isinstance(ask.effect, UNRECORDED) for ask in self.asks)
+        return self._intents or any(type(ask.effect) not in UNRECORDED for ask in self.asks)
 
     def take(self) -> tuple[EffectRow, ...]:
         """The rows that nobody has been told to record yet; the caller records them now."""
@@ -83,7 +83,7 @@ class Drive:
         if ask not in self.asks:
             message = f"ordinal {ask.ordinal} ({effect_kind(ask.effect)}) is not being waited for"
             raise ValueError(message)
-        if not isinstance(ask.effect, UNRECORDED):
+        if type(ask.effect) not in UNRECORDED:
             self._unsaved.append(self._row(ask, reply))
         self._answer(ask.ordinal, reply)
         self.asks = tuple(other for other in self.asks if other is not ask)
@@ -150,7 +150,7 @@ class Drive:
     def _numbered(self, effect: AnyEffect) -> Ask:
         if isinstance(effect, UseTool) and not effect.idempotent:
             self._declare(effect)
-        self._sealed = self._sealed or isinstance(effect, SEALING)
+        self._sealed = self._sealed or type(effect) in SEALING
         ask = Ask(self._next, effect, self._sealed)
         self._next += 1
         return ask

@@ -91,8 +91,8 @@ class Intake:
             mark.done(offer.offset)
 
     async def run(self) -> None:
-        """Fetch for ever; rejoin when the log comes back."""
-        while True:
+        """Fetch until stopped; rejoin when the log comes back."""
+        while not self.stopping:
             try:
                 self._subscription = await self._log.subscribe(
                     self.topic, self._group, revoked=self._revoked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 _STATES_S = 15.0
+
+
+@lru_cache(maxsize=100_000)
+def _hash_of(key: bytes) -> int:
+    """Kafka's hash of a key; a stream's key comes back at every step."""
+    return int(murmur2(key) & 0x7FFFFFFF)
 
 
 class KafkaSubscription:
@@ -109,6 +116,7 @@ class KafkaLog:
         self._admin: AIOKafkaAdminClient | None = None
         self._offsets: AIOKafkaConsumer | None = None
         self._partitions: dict[str, int] = {}
+        self._dropping: asyncio.Future[None] | None = None
 
     async def ensure_topics(
         self, names: Sequence[str], *, partitions: int, replication: int = 1
@@ -157,25 +165,37 @@ class KafkaLog:
 
     async def send(
         self, topic: str, *, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]] = ()
-    ) -> Awaitable[Place]:
+    ) -> asyncio.Future[Place]:
         """See the port. Raises `LogUnavailable`; after an error the producer is made anew."""
         try:
             producer = await self._started_producer()
             future = await producer.send(
-                self._prefix + topic, value=value, key=key, headers=list(headers) or None
+                self._prefix + topic, value=value, key=key, headers=list(headers) or None,
+                partition=self.partition_of(topic, key),
             )
         except (KafkaError, OSError) as error:
             await self._drop_producer()
             raise LogUnavailable(str(error)) from error
         return self._acknowledged(future)
 
-    async def _acknowledged(self, future: Awaitable[Any]) -> Place:
-        try:
-            metadata = await future
-        except KafkaError as error:
-            await self._drop_producer()
-            raise LogUnavailable(str(error)) from error
-        return Place(metadata.partition, metadata.offset)
+    def _acknowledged(self, metadata: asyncio.Future[Any]) -> asyncio.Future[Place]:
+        """The place of a record once the broker has it; an error makes the producer anew."""
+        place: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
+
+        def done(answered: asyncio.Future[Any]) -> None:
+            if place.done():
+                return
+            error = None if answered.cancelled() else answered.exception()
+            if answered.cancelled() or error is not None:
+                self._dropping = asyncio.ensure_future(self._drop_producer())
+                place.set_exception(LogUnavailable(str(error or "cancelled")))
+                place.exception()  # whoever does not ask leaves it to the sweeper
+            else:
+                sent = answered.result()
+                place.set_result(Place(sent.partition, sent.offset))
+
+        metadata.add_done_callback(done)
+        return place
 
     def partition_of(self, topic: str, key: bytes) -> int | None:
         """See the port. Kafka's default partitioner, so any client puts a key in the same place."""
@@ -187,7 +207,7 @@ class KafkaLog:
             if not known:
                 return None
             count = self._partitions[topic] = len(known)
-        return int((murmur2(key) & 0x7FFFFFFF) % count)
+        return _hash_of(key) % count
 
     async def states(self, groups: Mapping[str, str]) -> Sequence[TopicState]:
         """See the port."""

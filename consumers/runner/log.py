@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -69,8 +70,8 @@ class EventLog(Protocol):
 
     async def send(
         self, topic: str, *, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]] = ()
-    ) -> Awaitable[Place]:
-        """Hand a record to the producer; await the result for the acknowledgement."""
+    ) -> asyncio.Future[Place]:
+        """Hand a record to the producer; the future is its acknowledgement."""
         ...
 
     def partition_of(self, topic: str, key: bytes) -> int | None:

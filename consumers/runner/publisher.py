@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from consumers.runner.log import LogUnavailable
 from schemas.envelope import encode_wire
 from storage.ports import Sent
 
@@ -42,7 +42,7 @@ class Publisher:
         self._queue: asyncio.Queue[Emitted] = asyncio.Queue(_BACKLOG)
         self._sent: list[Sent] = []
         self._acknowledged: list[UUID] = []
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._in_flight = 0
         self.published = 0
         self.left_to_sweeper = 0
 
@@ -69,22 +69,22 @@ class Publisher:
                 await asyncio.sleep(0.2)
                 continue
             self.published += 1
-            task = asyncio.ensure_future(self._mark(event, place))
-            self._waiting.add(task)
-            task.add_done_callback(self._waiting.discard)
+            self._in_flight += 1
+            place.add_done_callback(partial(self._acknowledge, event))
 
-    async def _mark(self, event: Emitted, place: Awaitable[Place]) -> None:
-        try:
-            where = await place
-        except LogUnavailable as error:
-            self._left(error)
+    def _acknowledge(self, event: Emitted, place: asyncio.Future[Place]) -> None:
+        """The broker has a record, or gave it up."""
+        self._in_flight -= 1
+        if place.cancelled() or (error := place.exception()) is not None:
+            self._left(None if place.cancelled() else error)
             return
+        where = place.result()
         if event.outbound:
             self._acknowledged.append(event.id)
         elif not self._mine(event.stream, event.seq):
             self._sent.append(Sent(event.stream, event.seq, where.partition, where.offset))
 
-    def _left(self, error: Exception) -> None:
+    def _left(self, error: BaseException | None) -> None:
         self.left_to_sweeper += 1
         _log.debug("not published, left to the sweeper", error=str(error))
 
@@ -110,7 +110,7 @@ class Publisher:
         """Send what is queued and write the marks, within `budget_s` seconds."""
         try:
             async with asyncio.timeout(budget_s):
-                while not self._queue.empty() or self._waiting:
+                while not self._queue.empty() or self._in_flight:
                     await asyncio.sleep(0.01)
         except TimeoutError:
             self.left_to_sweeper += self._queue.qsize()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -93,8 +94,11 @@ class Sweeper:
         if self._rounds % _TOPICS_EVERY == 0:
             await self.make_topics()
         self._rounds += 1
+        began = time.monotonic()
         states = await self._log.states(self._groups)
-        unsent = await self._ledger.unsent(states, grace_s=self._grace_s, limit=_LIMIT)
+        # What was sent while the ends were read may lie behind them without being lost.
+        grace_s = max(self._grace_s, 2 * (time.monotonic() - began))
+        unsent = await self._ledger.unsent(states, grace_s=grace_s, limit=_LIMIT)
         if unsent:
             self.resent += len(unsent)
             _log.info("sending again", events=len(unsent))

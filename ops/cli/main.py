@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from ops.cli import answers, audit, demo, memory, question, run, stack, ways_in, worker
+from ops.cli import answers, archive, audit, demo, memory, question, run, stack, ways_in, worker
 from ops.errors import Refused
 
 __all__ = ["app", "main"]
@@ -26,6 +26,7 @@ for _module in (
     question,
     memory,
     audit,
+    archive,
     worker,
 ):
     _module.register(app)

@@ -105,7 +105,7 @@ class InMemoryLedger:
         for place in sent:
             row = self._db.active.get(place.stream)
             if row is not None and row.head.version == place.version:
-                row.sent = (place.partition, place.offset)
+                row.sent, row.updated_at = (place.partition, place.offset), self._db.clock()
 
     async def acknowledge(self, outbound: Sequence[UUID]) -> None:
         """See the port."""
@@ -126,6 +126,12 @@ class InMemoryLedger:
             row.sent, row.updated_at = None, self._db.clock()
         commands = [emitted(self._db.events[r.stream][-1], r.topic or "") for r in missing]
         return commands + self._unsent_facts(grace_s, limit)
+
+    async def topics_created(self, names: Sequence[str]) -> None:
+        """See the port."""
+        for row in self._db.active.values():
+            if row.topic in names and row.sent is not None:
+                row.sent, row.updated_at = None, self._db.clock()
 
     async def overdue(self, *, limit: int) -> list[Due]:
         """See the port."""
@@ -251,6 +257,7 @@ class InMemoryLedger:
             attempt=row.attempt,
             failures=row.failures,
             isolated_deaths=row.isolated_deaths,
+            released=row.due_at is not None,
             history=self._db.bodies(row.stream, known),
         )
 
@@ -273,7 +280,11 @@ class InMemoryLedger:
         if row.sent is None:
             return _age(row) < self._db.clock() - timedelta(seconds=grace_s)
         place = places.get((row.topic or "", row.sent[0]))
-        return place is not None and (place.committed > row.sent[1] or place.end <= row.sent[1])
+        if place is None:
+            return False
+        # Gone only if the end was read after the record was written: not if it is newer than the grace.
+        settled = row.updated_at < self._db.clock() - timedelta(seconds=grace_s)
+        return place.committed > row.sent[1] or (place.end <= row.sent[1] and settled)
 
     def _unsent_facts(self, grace_s: float, limit: int) -> list[Emitted]:
         now = self._db.clock()

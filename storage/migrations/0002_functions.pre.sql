@@ -27,7 +27,7 @@ CREATE FUNCTION claim_commands(p_streams uuid[], p_versions int[], p_claims bigi
                                p_lease interval)
 RETURNS TABLE (stream uuid, version int, claim bigint, kind smallint, run_no int, status text, topic text,
                event_id uuid, parent uuid, attempt smallint, failures smallint, isolated_deaths smallint,
-               history bytea[])
+               released boolean, history bytea[])
 LANGUAGE sql AS $$
     WITH locked AS (
         SELECT a.stream, w.claim, w.known
@@ -47,7 +47,7 @@ LANGUAGE sql AS $$
         RETURNING a.*, l.known
     )
     SELECT g.stream, g.version, g.claim, g.kind, g.run_no, g.status, g.topic, g.pending, g.parent, g.attempt,
-           g.failures, g.isolated_deaths,
+           g.failures, g.isolated_deaths, g.due_at IS NOT NULL,
            ARRAY(SELECT e.body FROM event AS e
                  WHERE e.run_no = g.run_no AND e.stream = g.stream AND e.seq > g.known ORDER BY e.seq)
     FROM granted AS g

@@ -44,9 +44,12 @@ class PostgresArtifacts:
         if row is None:
             message = f"no artifact {sha256_hex}"
             raise LookupError(message)
-        data: bytes | None = row["bytes"]
-        if data is None:
-            data = await asyncio.to_thread((self._folder / row["uri"]).read_bytes)
+        stored: bytes | None = row["bytes"]
+        data = (
+            stored
+            if stored is not None
+            else await asyncio.to_thread((self._folder / row["uri"]).read_bytes)
+        )
         if sha256(data).hexdigest() != sha256_hex:
             message = f"artifact {sha256_hex} is damaged: restore it from a backup"
             raise ValueError(message)

@@ -303,7 +303,8 @@ def _claimed(row: Any) -> Claimed:
         stream=row["stream"], version=row["version"], claim=row["claim"], kind=Kind(row["kind"]),
         run_no=row["run_no"], status=row["status"], topic=row["topic"], event_id=row["event_id"],
         parent=row["parent"], attempt=row["attempt"], failures=row["failures"],
-        isolated_deaths=row["isolated_deaths"], history=tuple(row["history"]),
+        isolated_deaths=row["isolated_deaths"], released=row["released"],
+        history=tuple(row["history"]),
     )
 
 

@@ -53,7 +53,8 @@ WITH marked AS (
         ON a.stream = s.stream AND a.version = s.version
     ORDER BY a.kind, a.stream FOR UPDATE OF a
 )
-UPDATE active AS a SET sent_partition = m.partition, sent_offset = m.place FROM marked AS m
+UPDATE active AS a SET sent_partition = m.partition, sent_offset = m.place, updated_at = clock_timestamp()
+FROM marked AS m
 WHERE a.stream = m.stream
 
 -- name: acknowledge
@@ -75,7 +76,9 @@ WITH place AS (
       AND CASE WHEN a.claim IS NOT NULL THEN true  -- its worker died after taking it from the topic
           WHEN a.sent_offset IS NULL
           THEN greatest(a.updated_at, a.due_at) < clock_timestamp() - $5::interval
-          ELSE p.committed > a.sent_offset OR p.ending <= a.sent_offset END
+          -- Its record is gone only if the end was read after it was written: not if it is newer than $5.
+          ELSE p.committed > a.sent_offset
+              OR p.ending <= a.sent_offset AND a.updated_at < clock_timestamp() - $5::interval END
     ORDER BY a.updated_at LIMIT $6
     FOR UPDATE OF a SKIP LOCKED
 ), taken AS (
@@ -124,7 +127,7 @@ WHERE r.state = 'closing' OR r.state = 'running' AND (
 -- An unfinished stream as it stands.
 SELECT a.stream, a.version, 0::bigint AS claim, a.kind, a.run_no, a.status, coalesce(a.topic, '') AS topic,
        coalesce(a.pending, '00000000-0000-0000-0000-000000000000'::uuid) AS event_id, a.parent, a.attempt,
-       a.failures, a.isolated_deaths,
+       a.failures, a.isolated_deaths, a.due_at IS NOT NULL AS released,
        ARRAY(SELECT e.body FROM event AS e WHERE e.run_no = a.run_no AND e.stream = a.stream ORDER BY e.seq) AS history
 FROM active AS a WHERE a.stream = $2 AND a.run_no = $1
 
