@@ -191,7 +191,8 @@ class Ledger(Protocol):
         self, topics: Sequence[TopicState], *, grace_s: float, limit: int
     ) -> list[Emitted]:
         """Commands and facts that the broker has not, or no longer: taken over by the caller for
-        `grace_s` seconds. `topics` must not be older than that: what was sent since is not lost."""
+        `grace_s` seconds. `topics` must not be older than that: what was sent since is not lost.
+        """
         ...
 
     async def topics_created(self, names: Sequence[str]) -> None:

@@ -66,7 +66,7 @@ async def _audit(
     closed: bool,
     labels: bool,
     no_topics: bool,
-    show: int,  # noqa: FBT001
+    show: int,
 ) -> Report:
     where = connections(load_settings())
     kafka = None if no_topics else where.kafka
