@@ -188,6 +188,8 @@ class Dispatcher:
             else:
                 following = await self._attempts.run(claimed)
         except Lost:
+            # A claim may be lost to nobody (with a crash of the database, or given back): take it again.
+            self._started.drop(claimed.stream)
             self.lost += 1
             return None
         except asyncio.CancelledError:
@@ -208,12 +210,17 @@ class Dispatcher:
             return
         self.retried += 1
         _log.info(
-            "retry", stream=str(claimed.stream), topic=claimed.topic, delay_s=decision.delay_s,
+            "retry",
+            stream=str(claimed.stream),
+            topic=claimed.topic,
+            delay_s=decision.delay_s,
             error=f"{type(error).__name__}: {error}",
         )
         await self._persist(
             lambda: self._ledger.release(
-                claimed.stream, claimed.claim, delay_s=decision.delay_s or 0.0,
+                claimed.stream,
+                claimed.claim,
+                delay_s=decision.delay_s or 0.0,
                 failed=not isinstance(error, Late),
             )
         )
