@@ -1,5 +1,6 @@
-"""The hash chain of a stream: each event's hash covers its header, its payload's digest and the hash
-before it, so that a payload can be erased and the chain still verifies."""
+"""The hash chain of a stream: each event's hash covers its header, its payload's digest and the
+hash before it, so that a payload can be erased and the chain still verifies.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +26,9 @@ def chain_hash(
     body_sha256: bytes,
     type_: str,
 ) -> bytes:
-    """SHA-256 of previous (32 bytes), stream (16), seq (4, big-endian), id (16), cause (16, zeros for
-    none), time (8, microseconds since 2000-01-01 UTC), payload digest (32) and type (UTF-8)."""
+    """SHA-256 of previous (32 bytes), stream (16), seq (4, big-endian), id (16), cause (16, zeros
+    for none), time (8, microseconds since 2000-01-01 UTC), payload digest (32) and type (UTF-8).
+    """
     micros = (at - _EPOCH) // _MICROSECOND
     return sha256(
         previous

@@ -106,7 +106,7 @@ def step_commit(
         run_no=task.run.run_no,
         entries=(own, *orders),
         question=_question_update(task, step.event),
-        joins=_joins(task, step, own),
+        joins=_joins(task, own),
         memory=step.memory,
         generation=step.event.generation if isinstance(step.event, ev.LearnerSealed) else None,
     )
@@ -199,7 +199,7 @@ def _question_update(task: Task, event: Event) -> QuestionUpdate | None:
     return QuestionUpdate(question=task.stream, **columns)
 
 
-def _joins(task: Task, step: Step, own: Entry) -> tuple[Join, ...]:
+def _joins(task: Task, own: Entry) -> tuple[Join, ...]:
     question = _question_id(task)
     if question is None or (own.kind is Kind.ROLLOUT and own.phase is None):
         return ()

@@ -1,5 +1,6 @@
 """What a handler may ask for. It yields one of these and is sent the reply; the runner performs the
-request, records the reply before the next one is made, and on a repeat reads it back instead."""
+request, records the reply before the next one is made, and on a repeat reads it back instead.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Message(msgspec.Struct, frozen=True):
 class ModelReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A chat completion. `prompt_ids`, `token_ids` and `logprobs` (natural log, one per sampled
     token) are there when the request asked for them; `problem` is set, and `text` empty, when a
-    tolerated call failed for good."""
+    tolerated call failed for good.
+    """
 
     text: str
     finish_reason: str = "stop"
@@ -109,7 +111,8 @@ class Memories(msgspec.Struct, frozen=True):
 class Recall(Effect[Memories], frozen=True, kw_only=True, tag="recall"):
     """The best `successes` + `failures` memories of a scope as of `generation` (None: the newest).
 
-    `scope` is not part of the request's identity, so that runs over equal memories are equal."""
+    `scope` is not part of the request's identity, so that runs over equal memories are equal.
+    """
 
     scope: str
     vector: tuple[float, ...]
@@ -125,7 +128,9 @@ class Label(msgspec.Struct, frozen=True):
 
 
 class ReadLabel(Effect[Label], frozen=True, kw_only=True, tag="label"):
-    """The sealed label of a question. Its reply, and every later reply of the same step, is sealed."""
+    """The sealed label of a question. Its reply, and every later reply of the same step, is
+    sealed.
+    """
 
     question: UUID
 
@@ -146,8 +151,9 @@ class Rollouts(msgspec.Struct, frozen=True):
 
 
 class ReadRollouts(Effect[Rollouts], frozen=True, kw_only=True, tag="rollouts"):
-    """The rollouts of a question from the ledger. Read only where they cannot change under the reader
-    (all planned, proposed or ended), hence not recorded."""
+    """The rollouts of a question from the ledger. Read only where they cannot change under the
+    reader (all planned, proposed or ended), hence not recorded.
+    """
 
     question: UUID
 
@@ -173,9 +179,7 @@ class ReadBatch(Effect[Consolidated], frozen=True, kw_only=True, tag="batch"):
     number: int
 
 
-AnyEffect: TypeAlias = (
-    Call | Embed | UseTool | Recall | ReadLabel | ReadRollouts | ReadBatch
-)
+AnyEffect: TypeAlias = Call | Embed | UseTool | Recall | ReadLabel | ReadRollouts | ReadBatch
 #: Effects that read what can no longer change; performed again on a repeat, never recorded.
 UNRECORDED: tuple[type[Any], ...] = (ReadRollouts, ReadBatch)
 #: Effects after which every reply of the step is kept in the sealed schema.
@@ -192,7 +196,7 @@ Wanted: TypeAlias = AnyEffect | Together
 
 
 def ask(effect: Effect[R]) -> Generator[Wanted, Any, R]:
-    """``reply = yield from ask(Call(...))``: yield one effect, with the reply's type."""
+    """Yield one effect, with the type of its reply: ``reply = yield from ask(Call(...))``."""
     reply: R = yield effect  # type: ignore[misc]  # every Effect subclass is in AnyEffect
     return reply
 
@@ -204,8 +208,30 @@ def ask_all(effects: tuple[Effect[R], ...]) -> Generator[Wanted, Any, tuple[R, .
 
 
 __all__ = [
-    "SEALING", "UNRECORDED", "AnyEffect", "Call", "Consolidated", "ConsolidatedQuestion", "Effect",
-    "Embed", "Label", "Memories", "Message", "ModelReply", "ReadBatch", "ReadLabel", "ReadRollouts",
-    "Recall", "Remembered", "Rollouts", "RolloutView", "Together", "ToolResult", "UseTool", "Vectors",
-    "Wanted", "ask", "ask_all",
+    "SEALING",
+    "UNRECORDED",
+    "AnyEffect",
+    "Call",
+    "Consolidated",
+    "ConsolidatedQuestion",
+    "Effect",
+    "Embed",
+    "Label",
+    "Memories",
+    "Message",
+    "ModelReply",
+    "ReadBatch",
+    "ReadLabel",
+    "ReadRollouts",
+    "Recall",
+    "Remembered",
+    "RolloutView",
+    "Rollouts",
+    "Together",
+    "ToolResult",
+    "UseTool",
+    "Vectors",
+    "Wanted",
+    "ask",
+    "ask_all",
 ]

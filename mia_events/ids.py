@@ -20,8 +20,9 @@ def rollout_id(question: UUID, number: int) -> UUID:
 
 
 def named_id(owner: UUID, name: str) -> UUID:
-    """The UUID of what the database itself appends: version 8 over SHA-256, since the database has no
-    SHA-1 for version 5. The SQL function of the same name agrees."""
+    """The UUID of what the database itself appends: version 8 over SHA-256, since the database has
+    no SHA-1 for version 5. The SQL function of the same name agrees.
+    """
     digest = bytearray(sha256(owner.bytes + name.encode()).digest()[:16])
     digest[6] = (digest[6] & 0x0F) | 0x80
     digest[8] = (digest[8] & 0x3F) | 0x80
@@ -59,7 +60,9 @@ def memory_id(scope: str, dedupe_key: str) -> UUID:
 
 
 def seed(*parts: str | int) -> int:
-    """A 31-bit sampling seed from what determines it (run seed, source, row, pass, rollout, step)."""
+    """A 31-bit sampling seed from what determines it (run seed, source, row, pass, rollout,
+    step).
+    """
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(sha256(text.encode()).digest()[:4], "big") & 0x7FFFFFFF
 

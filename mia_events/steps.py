@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -11,6 +11,8 @@ import msgspec
 from mia_events.effects import Wanted
 from mia_events.lifecycle import Kind
 from schemas.events import Event, MemoryCandidate, MemoryUse, Payload
+
+E = TypeVar("E", bound=Event)
 
 
 class ModelChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,7 +72,8 @@ class QuestionView(msgspec.Struct, frozen=True, kw_only=True):
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One claimed command: the stream's history up to it, oldest first; the last event is the
-    command. `number` is the rollout's number or the learner's batch."""
+    command. `number` is the rollout's number or the learner's batch.
+    """
 
     run: RunView
     question: QuestionView | None
@@ -86,14 +89,16 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         """The event to be handled."""
         return self.history[-1]
 
-    def last(self, kind: type[Any]) -> Any:
+    def last(self, kind: type[E]) -> E | None:
         """The newest event of a type in the history, or None."""
-        return next((event for event in reversed(self.history) if type(event) is kind), None)
+        found: Any = next((e for e in reversed(self.history) if type(e) is kind), None)
+        return cast("E | None", found)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """An event for another stream, applied when that stream is in one of `when`, else dropped.
-    `when` empty: the stream is created. `number`: the rollout's number, for a creation."""
+    `when` empty: the stream is created. `number`: the rollout's number, for a creation.
+    """
 
     kind: Kind
     stream: UUID
@@ -103,8 +108,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemoryWrite(msgspec.Struct, frozen=True, kw_only=True):
-    """Memories to write in the same transaction as a generation `generation` (None: the scope's next),
-    each with the question it came from, in order."""
+    """Memories to write in the same transaction as a generation `generation` (None: the scope's
+    next), each with the question it came from, in order.
+    """
 
     scope: str
     generation: int | None
@@ -120,15 +126,15 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     memory: MemoryWrite | None = None
 
 
-class Poison(Exception):  # noqa: N818 - a class of error, named as operators name it
+class Poison(Exception):
     """The command can never succeed: dead-letter it now."""
 
 
-class Transient(Exception):  # noqa: N818
+class Transient(Exception):
     """It may succeed later: retry with back-off."""
 
 
-class Late(Exception):  # noqa: N818
+class Late(Exception):
     """It should be tried again after `delay_s` seconds; not a failure of the command."""
 
     def __init__(self, message: str, delay_s: float) -> None:
@@ -150,7 +156,20 @@ Handler: TypeAlias = Callable[[Task], Plan]
 Stage: TypeAlias = Mapping[type[Event], Handler]
 
 __all__ = [
-    "Handler", "Late", "Manifest", "MemoryWrite", "ModelChoice", "NonDeterminism", "Order",
-    "OutcomeUnknown", "Plan", "Poison", "QuestionView", "RunView", "Stage", "Step", "Task",
+    "Handler",
+    "Late",
+    "Manifest",
+    "MemoryWrite",
+    "ModelChoice",
+    "NonDeterminism",
+    "Order",
+    "OutcomeUnknown",
+    "Plan",
+    "Poison",
+    "QuestionView",
+    "RunView",
+    "Stage",
+    "Step",
+    "Task",
     "Transient",
 ]

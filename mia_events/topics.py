@@ -32,6 +32,21 @@ def group_of(topic: str, prefix: str = "") -> str:
 
 
 __all__ = [
-    "ALL", "ANSWER", "COMMANDS", "CONSOLIDATE", "DEAD_LETTER", "EXECUTE", "FEEDBACK", "INBOUND",
-    "JUDGE", "OUTBOUND", "PLAN", "POLICY", "QUESTION", "REFLECT", "TOOL_CALL", "TRAIN", "group_of",
+    "ALL",
+    "ANSWER",
+    "COMMANDS",
+    "CONSOLIDATE",
+    "DEAD_LETTER",
+    "EXECUTE",
+    "FEEDBACK",
+    "INBOUND",
+    "JUDGE",
+    "OUTBOUND",
+    "PLAN",
+    "POLICY",
+    "QUESTION",
+    "REFLECT",
+    "TOOL_CALL",
+    "TRAIN",
+    "group_of",
 ]

@@ -18,7 +18,8 @@ E = TypeVar("E", bound=Event)
 
 #: Events of a phase in which a plan is carried out.
 Turn = ev.TurnToolCalled | ev.TurnRejected | ev.TurnAnswered | ev.ToolReturned | ev.RolloutReplanned
-# Event classes are final, and asking a struct's metaclass costs ten times as much as comparing types.
+# Event classes are final, and asking a struct's metaclass costs ten times as much as comparing
+# types.
 _TURNS = frozenset(get_args(Turn))
 
 

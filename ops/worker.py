@@ -139,7 +139,9 @@ class Parts(AsyncExitStack):
 def lanes_of(
     stages: Sequence[str], handlers: Mapping[str, Stage] = STAGES
 ) -> dict[str, dict[str, Stage]]:
-    """The stages to run by the database role that each runs as. Raises `Refused` for an unknown one."""
+    """The stages to run by the database role that each runs as. Raises `Refused` for an unknown
+    one.
+    """
     unknown = sorted(set(stages) - set(EVERYTHING))
     if unknown:
         raise Refused(f"there is no stage {unknown[0]!r}", f"Stages: {', '.join(EVERYTHING)}.")

@@ -1,5 +1,6 @@
 """What the rest of the system may ask of storage. Adapters: `storage.postgres`; twins for the
-simulator: `storage.inmemory`. Both pass the contract suite in `tests/contract`."""
+simulator: `storage.inmemory`. Both pass the contract suite in `tests/contract`.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ from mia_events.steps import QuestionView, RunView
 
 
 class Want(msgspec.Struct, frozen=True):
-    """A command that a worker would start now: the stream at a version, the claim it would hold, and
-    how many of the stream's events the worker already has."""
+    """A command that a worker would start now: the stream at a version, the claim it would hold,
+    and how many of the stream's events the worker already has.
+    """
 
     stream: UUID
     version: int
@@ -30,7 +32,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """A claim that was granted. `history` holds the payload bodies after the known ones.
     `attempt` counts claims of this command (from 1), `failures` those that ended in a stated
     retry; the rest died with their worker. `released`: an earlier claim was given back, counted or
-    not, so that effects may be recorded."""
+    not, so that effects may be recorded.
+    """
 
     stream: UUID
     version: int
@@ -50,7 +53,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
 class EffectRow(msgspec.Struct, frozen=True, kw_only=True):
     """One recorded effect: the reply's bytes under (event, ordinal), with the request's SHA-256.
-    `policy` is the model or planner version that answered."""
+    `policy` is the model or planner version that answered.
+    """
 
     run_no: int
     event_id: UUID
@@ -63,7 +67,9 @@ class EffectRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PendingCommit(msgspec.Struct, frozen=True, kw_only=True):
-    """One unit of a group commit: effects to record, and the step they lead to (None: effects only)."""
+    """One unit of a group commit: effects to record, and the step they lead to (None: effects
+    only).
+    """
 
     effects: tuple[EffectRow, ...] = ()
     step: StepCommit | None = None
@@ -91,7 +97,8 @@ Outcome = Literal["committed", "lost", "conflict"]
 
 class CommitResult(msgspec.Struct, frozen=True):
     """One outcome per unit (`lost`: the claim or version no longer matched; `conflict`: another
-    wrote one of its effects first), and what is to be published."""
+    wrote one of its effects first), and what is to be published.
+    """
 
     outcomes: tuple[Outcome, ...]
     emitted: tuple[Emitted, ...]
@@ -128,7 +135,9 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 class TopicState(msgspec.Struct, frozen=True):
-    """A partition as the broker sees it: the group's committed offset (-1: none) and the end offset."""
+    """A partition as the broker sees it: the group's committed offset (-1: none) and the end
+    offset.
+    """
 
     topic: str
     partition: int
@@ -161,10 +170,17 @@ class Ledger(Protocol):
         ...
 
     async def release(
-        self, stream: UUID, claim: int, *, delay_s: float, failed: bool, isolated_death: bool = False
+        self,
+        stream: UUID,
+        claim: int,
+        *,
+        delay_s: float,
+        failed: bool,
+        isolated_death: bool = False,
     ) -> bool:
         """Give a claim back, to be started again after a delay; False when it was no longer held.
-        `failed` False takes the attempt back (a drain); True counts a stated failure."""
+        `failed` False takes the attempt back (a drain); True counts a stated failure.
+        """
         ...
 
     async def accept(self, run_no: int, questions: Sequence[NewQuestion]) -> Accepted:
@@ -200,8 +216,9 @@ class Ledger(Protocol):
         ...
 
     async def overdue(self, *, limit: int) -> list[Due]:
-        """Streams of running runs to be pre-empted: questions without an answer past their deadline, and
-        open rollouts of answered questions past it."""
+        """Streams of running runs to be pre-empted: questions without an answer past their
+        deadline, and open rollouts of answered questions past it.
+        """
         ...
 
     async def due_runs(self) -> list[int]:
@@ -238,7 +255,9 @@ class Ledger(Protocol):
 
 
 class DeadLetterRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter: `id` makes repeats one, `record` are the original bytes and headers (sealed)."""
+    """A dead letter: `id` makes repeats one, `record` are the original bytes and headers
+    (sealed).
+    """
 
     id: UUID
     run_no: int
@@ -289,7 +308,22 @@ class Artifacts(Protocol):
 Json = dict[str, Any]
 
 __all__ = [
-    "AcceptOutcome", "Accepted", "Artifacts", "Claimed", "CommitResult", "DeadLetterRow", "Due",
-    "EffectRow", "Emitted", "LabelStore", "Ledger", "MemoryStore", "NewQuestion", "Outcome",
-    "PendingCommit", "Sent", "TopicState", "Want",
+    "AcceptOutcome",
+    "Accepted",
+    "Artifacts",
+    "Claimed",
+    "CommitResult",
+    "DeadLetterRow",
+    "Due",
+    "EffectRow",
+    "Emitted",
+    "LabelStore",
+    "Ledger",
+    "MemoryStore",
+    "NewQuestion",
+    "Outcome",
+    "PendingCommit",
+    "Sent",
+    "TopicState",
+    "Want",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 import msgspec
@@ -22,7 +22,9 @@ _RETRY_S = 2.0
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a role is served. `base_url` ends in ``/v1``; the key never leaves this process's memory."""
+    """Where a role is served. `base_url` ends in ``/v1``; the key never leaves this process's
+    memory.
+    """
 
     base_url: str
     api_key: str = ""
@@ -78,8 +80,8 @@ _encoder = msgspec.json.Encoder()
 class ModelClient:
     """Chat completions and embeddings. Use as an async context manager.
 
-    An endpoint that is away or busy raises `Late`: the command waits and is not to blame. A fault of
-    the server raises `Transient`, a request that can never be answered `Poison`.
+    An endpoint that is away or busy raises `Late`: the command waits and is not to blame. A fault
+    of the server raises `Transient`, a request that can never be answered `Poison`.
     """
 
     def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
@@ -87,7 +89,7 @@ class ModelClient:
         self._limits = {role: asyncio.Semaphore(e.concurrency) for role, e in endpoints.items()}
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> ModelClient:
+    async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         return self
 

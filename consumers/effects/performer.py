@@ -49,7 +49,9 @@ class RealPerformer:
         self._labels = labels
         self._documents: Lru[str, tuple[Paragraph, ...]] = Lru(512)
 
-    async def perform(self, effect: AnyEffect, task: Task) -> Reply:
+    async def perform(  # noqa: PLR0911 - one return per kind of effect
+        self, effect: AnyEffect, task: Task
+    ) -> Reply:
         """See the port."""
         match effect:
             case Call():

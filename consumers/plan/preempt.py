@@ -70,7 +70,9 @@ def _sealed_as_failed(task: Task, problem: str) -> LearnerSealed:
     if isinstance(merged, LearnerMerged):
         number, generation = merged.number, merged.generation
     else:
-        ready: LearnerBatchReady = task.last(LearnerBatchReady)
+        ready = task.last(LearnerBatchReady)
+        if ready is None:
+            raise LookupError(f"learner {task.stream} has no batch to seal")
         number, generation = ready.number, ready.number + 1
     sealed = task.last(LearnerSealed)
     return LearnerSealed(

@@ -1,0 +1,1 @@
+"""The one runner of every stage: polling, claims, attempts, group commits, publishing, sweeping."""

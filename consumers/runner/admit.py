@@ -18,21 +18,24 @@ from schemas.external import IncomingQuestion, Refused, decode_label, decode_que
 from storage.ports import DeadLetterRow, NewQuestion
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
-    from typing import Any
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from typing import Any, TypeAlias
 
     from consumers.runner.log import EventLog
     from consumers.runner.publisher import Publisher
     from mia_events.steps import RunView
     from storage.ports import Artifacts, LabelStore, Ledger
 
+    Handle: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
+
 _log = structlog.get_logger(__name__)
 _TRY_AGAIN_S = 0.5
 
 
 class Admission:
-    """Takes in questions and labels. What it refuses is a dead letter that says why; the bytes, which
-    may hold a label, are sealed."""
+    """Takes in questions and labels. What it refuses is a dead letter that says why; the bytes,
+    which may hold a label, are sealed.
+    """
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class Admission:
         for subscription in self._subscriptions:
             await subscription.close()
 
-    async def _consume(self, topic: str, handle: Any) -> None:
+    async def _consume(self, topic: str, handle: Handle) -> None:
         while True:
             try:
                 subscription = await self._log.subscribe(
@@ -83,7 +86,7 @@ class Admission:
                 await asyncio.sleep(_TRY_AGAIN_S)
 
     @staticmethod
-    async def _until_taken(handle: Any, records: Sequence[Record]) -> None:
+    async def _until_taken(handle: Handle, records: Sequence[Record]) -> None:
         """Taking in is idempotent: repeat it until the database has answered."""
         while True:
             try:
@@ -149,12 +152,20 @@ class Admission:
         if question.documents:
             documents = await self._artifacts.put(msgspec.json.encode(question.documents))
         asked = QuestionAsked(
-            text=question.question, source=source, row=row, pass_no=question.pass_no,
-            images=question.images, documents=documents,
+            text=question.question,
+            source=source,
+            row=row,
+            pass_no=question.pass_no,
+            images=question.images,
+            documents=documents,
         )
         return NewQuestion(
-            id=ids.question_id(run.id, source, row, question.pass_no), source=source, row=row,
-            pass_no=question.pass_no, position=question.position, body=encode_payload(asked),
+            id=ids.question_id(run.id, source, row, question.pass_no),
+            source=source,
+            row=row,
+            pass_no=question.pass_no,
+            position=question.position,
+            body=encode_payload(asked),
         )
 
     async def feedback(self, records: Sequence[Record]) -> None:
@@ -176,8 +187,13 @@ class Admission:
         self.refused += 1
         origin = f"{record.topic}/{record.partition}/{record.offset}"
         letter = DeadLetterRow(
-            id=dead_letter_id(record), run_no=0, error_class="refused", message=reason,
-            origin=origin, record=record.value, headers=record.headers,
+            id=dead_letter_id(record),
+            run_no=0,
+            error_class="refused",
+            message=reason,
+            origin=origin,
+            record=record.value,
+            headers=record.headers,
         )
         self._publisher.publish(await self._ledger.dead_letter(letter))
 

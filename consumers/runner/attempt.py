@@ -1,4 +1,6 @@
-"""One attempt at one command: drive its handler, record what it asked for, commit what it returns."""
+"""One attempt at one command: drive its handler, record what it asked for, commit what it
+returns.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +32,18 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 
-class Conflict(Exception):  # noqa: N818 - not an error: start again from what is recorded
+class Conflict(Exception):
     """Another worker's effect was recorded first."""
 
 
-class Lost(Exception):  # noqa: N818 - not an error: somebody else owns the command now
+class Lost(Exception):
     """The claim is no longer ours."""
 
 
 class Attempts:
-    """Runs attempts. `next_claim(topic, stream)` gives a claim number when this process may go on with
-    a stream's next command itself, else None."""
+    """Runs attempts. `next_claim(topic, stream)` gives a claim number when this process may go on
+    with a stream's next command itself, else None.
+    """
 
     def __init__(
         self,
@@ -125,9 +128,7 @@ class Attempts:
             for future in running:
                 future.cancel()
 
-    async def _arrived(
-        self, drive: Drive, done: list[tuple[Ask, asyncio.Task[Reply]]]
-    ) -> None:
+    async def _arrived(self, drive: Drive, done: list[tuple[Ask, asyncio.Task[Reply]]]) -> None:
         for ask, future in sorted(done, key=lambda pair: pair[0].ordinal):
             drive.give(ask, future.result())
         if drive.step is None and drive.asks:
@@ -161,9 +162,17 @@ class Attempts:
         if claim is None or rule.topic is None:
             return None
         return msgspec.structs.replace(
-            claimed, version=task.version + 1, claim=claim, status=rule.status, topic=rule.topic,
-            event_id=commit.entries[0].event_id, attempt=1, failures=0, isolated_deaths=0,
-            released=False, history=(),
+            claimed,
+            version=task.version + 1,
+            claim=claim,
+            status=rule.status,
+            topic=rule.topic,
+            event_id=commit.entries[0].event_id,
+            attempt=1,
+            failures=0,
+            isolated_deaths=0,
+            released=False,
+            history=(),
         )
 
     async def bury(self, claimed: Claimed, error: BaseException) -> None:
@@ -172,17 +181,23 @@ class Attempts:
         try:
             task = await self._context.task(claimed)
         except Unreadable:
-            _log.exception("a stream with an unreadable event cannot be ended", stream=str(claimed.stream))
+            _log.exception(
+                "a stream with an unreadable event cannot be ended", stream=str(claimed.stream)
+            )
             raise
         record = encode_payload(task.command) if not history else history[-1]
         text = f"{type(error).__name__}: {error}"[:2000]
         self._emit(
             await self._ledger.dead_letter(
                 DeadLetterRow(
-                    id=uuid5(claimed.event_id, "dead letter"), run_no=claimed.run_no,
+                    id=uuid5(claimed.event_id, "dead letter"),
+                    run_no=claimed.run_no,
                     error_class="late" if isinstance(error, Late) else type(error).__name__.lower(),
-                    message=text, origin=f"{claimed.topic} {event_type(task.command)}",
-                    record=record, attempts=claimed.attempt, stream=claimed.stream,
+                    message=text,
+                    origin=f"{claimed.topic} {event_type(task.command)}",
+                    record=record,
+                    attempts=claimed.attempt,
+                    stream=claimed.stream,
                     event_id=claimed.event_id,
                 )
             )
@@ -192,8 +207,11 @@ class Attempts:
         await self._committer.submit(PendingCommit(step=commit))
         self._context.forget(claimed.stream)
         _log.warning(
-            "dead letter", stream=str(claimed.stream), command=event_type(task.command),
-            error=text, attempts=claimed.attempt,
+            "dead letter",
+            stream=str(claimed.stream),
+            command=event_type(task.command),
+            error=text,
+            attempts=claimed.attempt,
         )
 
 

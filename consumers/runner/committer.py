@@ -1,4 +1,6 @@
-"""Group commit without waiting: what finished while the last commit was in flight goes into the next."""
+"""Group commit without waiting: what finished while the last commit was in flight goes into the
+next.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _LIMIT = 256
 
 
 class Committer:
-    """One task that commits; many that wait for it. `emit` is called with what a commit appended."""
+    """One task that commits; many that wait for it. `emit` is called with what a commit
+    appended.
+    """
 
     def __init__(
         self, ledger: Ledger, *, lease_s: float, emit: Callable[[tuple[Emitted, ...]], None]

@@ -45,7 +45,8 @@ _pointer = msgspec.json.Decoder(_Pointer)
 
 class Intake:
     """One member of one stage's group. `offer` takes a command, `full` says that the dispatcher has
-    enough waiting, `malformed` dead-letters what is no command."""
+    enough waiting, `malformed` dead-letters what is no command.
+    """
 
     def __init__(
         self,
@@ -75,8 +76,10 @@ class Intake:
 
     def owns(self, partition: int) -> bool:
         """Whether this member may start what lies in a partition."""
-        return self._subscription is not None and not self.stopping and any(
-            p == partition for _, p in self._subscription.assignment()
+        return (
+            self._subscription is not None
+            and not self.stopping
+            and any(p == partition for _, p in self._subscription.assignment())
         )
 
     @property
@@ -126,7 +129,9 @@ class Intake:
 
     async def _take(self, record: Record) -> None:
         mark = self._marks.get(record.partition)
-        if mark is None or not mark.follows(record.offset):  # a topic that was made anew starts at 0
+        if mark is None or not mark.follows(
+            record.offset
+        ):  # a topic that was made anew starts at 0
             mark = self._marks[record.partition] = Watermark(record.offset)
             self._epochs[record.partition] = self._epochs.get(record.partition, 0) + 1
         mark.started(record.offset)

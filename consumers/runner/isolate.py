@@ -31,10 +31,10 @@ class Verdict(msgspec.Struct, frozen=True):
     delay_s: float = 0.0
 
 
-
 class Isolation:
-    """Runs one attempt in a child process, started by `command`. The worker's configuration and the claim
-    travel on its standard input, so that nothing of them is on a command line."""
+    """Runs one attempt in a child process, started by `command`. The worker's configuration and
+    the claim travel on its standard input, so that nothing of them is on a command line.
+    """
 
     def __init__(
         self,
@@ -52,13 +52,15 @@ class Isolation:
     def needed(self, claimed: Claimed) -> bool:
         """Whether enough attempts died with their worker."""
         return self._policy.isolate(
-            attempt=claimed.attempt, failures=claimed.failures,
+            attempt=claimed.attempt,
+            failures=claimed.failures,
             isolated_deaths=claimed.isolated_deaths,
         )
 
     async def run(self, claimed: Claimed, attempts: Attempts) -> None:
         """Run the attempt. Raises what the attempt raised; a death alone counts towards the dead
-        letter, which follows at once after the last allowed one."""
+        letter, which follows at once after the last allowed one.
+        """
         verdict = await self._in_child(claimed)
         if verdict is None:
             await self._died(claimed, attempts)
@@ -83,7 +85,10 @@ class Isolation:
             await attempts.bury(claimed, Poison(message))
             return
         await self._ledger.release(
-            claimed.stream, claimed.claim, delay_s=self._policy.delay_s, failed=False,
+            claimed.stream,
+            claimed.claim,
+            delay_s=self._policy.delay_s,
+            failed=False,
             isolated_death=True,
         )
         raise Lost
@@ -91,7 +96,9 @@ class Isolation:
     async def _in_child(self, claimed: Claimed) -> Verdict | None:
         """The verdict, or None when the child died. The child is ended when we are."""
         child = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
             stderr=sys.stderr,
         )
         try:

@@ -8,12 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from aiokafka import (
-    AIOKafkaConsumer,
-    AIOKafkaProducer,
-    ConsumerRebalanceListener,
-    TopicPartition,
-)
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from aiokafka.partitioner import murmur2
@@ -22,7 +17,7 @@ from consumers.runner.log import LogUnavailable, Place, Record, Revoked
 from storage.ports import TopicState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _log = structlog.get_logger(__name__)
 _STATES_S = 15.0
@@ -35,7 +30,9 @@ def _hash_of(key: bytes) -> int:
 
 
 class KafkaSubscription:
-    """One aiokafka consumer. It only fetches: work happens elsewhere, so the poll interval holds."""
+    """One aiokafka consumer. It only fetches: work happens elsewhere, so the poll interval
+    holds.
+    """
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
@@ -100,7 +97,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # untyped bas
 
 
 class KafkaLog:
-    """The `EventLog` port. `prefix` is put before topics and groups, so that runs of tests do not meet.
+    """The `EventLog` port. `prefix` is put before topics and groups, so that runs of tests do not
+    meet.
 
     `client` holds aiokafka's connection settings (bootstrap_servers, security_protocol, …).
     """
@@ -170,7 +168,10 @@ class KafkaLog:
         try:
             producer = await self._started_producer()
             future = await producer.send(
-                self._prefix + topic, value=value, key=key, headers=list(headers) or None,
+                self._prefix + topic,
+                value=value,
+                key=key,
+                headers=list(headers) or None,
                 partition=self.partition_of(topic, key),
             )
         except (KafkaError, OSError) as error:
@@ -201,9 +202,11 @@ class KafkaLog:
         """See the port. Kafka's default partitioner, so any client puts a key in the same place."""
         count = self._partitions.get(topic)
         if count is None:
-            known = self._producer.client.cluster.partitions_for_topic(self._prefix + topic) if (
-                self._producer is not None
-            ) else None
+            known = (
+                self._producer.client.cluster.partitions_for_topic(self._prefix + topic)
+                if (self._producer is not None)
+                else None
+            )
             if not known:
                 return None
             count = self._partitions[topic] = len(known)
@@ -239,8 +242,9 @@ class KafkaLog:
     async def _places(
         self, admin: AIOKafkaAdminClient, names: Iterable[str]
     ) -> dict[str, list[TopicPartition]]:
-        """The partitions of those topics that there are. The broker is asked: a consumer that has no
-        subscription knows of none."""
+        """The partitions of those topics that there are. The broker is asked: a consumer that has
+        no subscription knows of none.
+        """
         described = await admin.describe_topics([self._prefix + name for name in names])
         return {
             topic["topic"].removeprefix(self._prefix): [
@@ -268,8 +272,12 @@ class KafkaLog:
         async with self._producer_lock:
             if self._producer is None:
                 producer = AIOKafkaProducer(
-                    **self._client, acks="all", enable_idempotence=True, request_timeout_ms=10_000,
-                    max_batch_size=128 * 1024, max_request_size=4 * 1024 * 1024,
+                    **self._client,
+                    acks="all",
+                    enable_idempotence=True,
+                    request_timeout_ms=10_000,
+                    max_batch_size=128 * 1024,
+                    max_request_size=4 * 1024 * 1024,
                     metadata_max_age_ms=30_000,
                 )
                 try:

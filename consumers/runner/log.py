@@ -1,4 +1,6 @@
-"""The event log as the runner needs it: at-least-once, in groups, with committed offsets as a hint."""
+"""The event log as the runner needs it: at-least-once, in groups, with committed offsets as a
+hint.
+"""
 
 from __future__ import annotations
 

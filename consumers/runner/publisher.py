@@ -24,8 +24,9 @@ _MARK_EVERY_S = 0.5
 
 
 class Publisher:
-    """Sends in order, marks where things lie in batches. `mine` says whether this process has already
-    started an event (its mark is then of no use)."""
+    """Sends in order, marks where things lie in batches. `mine` says whether this process has
+    already started an event (its mark is then of no use).
+    """
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class Publisher:
         """Send what is queued and write the marks, within `budget_s` seconds."""
         try:
             async with asyncio.timeout(budget_s):
-                while not self._queue.empty() or self._in_flight:
+                while not self._queue.empty() or self._in_flight:  # noqa: ASYNC110 - once, at the end
                     await asyncio.sleep(0.01)
         except TimeoutError:
             self.left_to_sweeper += self._queue.qsize()

@@ -48,7 +48,8 @@ _TOPICS_EVERY = 5
 
 class Sweeper:
     """One round about every `every_s` seconds. `grace_s`: how long a committed event may take to be
-    published and marked before it counts as never sent."""
+    published and marked before it counts as never sent.
+    """
 
     def __init__(
         self,
@@ -62,7 +63,6 @@ class Sweeper:
         partitions: int,
         every_s: float = 1.0,
         grace_s: float = 3.0,
-        prefix: str = "",
     ) -> None:
         self._ledger = ledger
         self._log = log

@@ -36,7 +36,9 @@ class Watchdog:
         while not self._stopped.wait(min(1.0, self._limit_s / 4)):
             now = time.monotonic()
             if now - last > self._limit_s / 2:
-                self._alive = now  # the whole process stood still (SIGSTOP): the loop is not to blame
+                self._alive = (
+                    now  # the whole process stood still (SIGSTOP): the loop is not to blame
+                )
             last = now
             if now - self._alive > self._limit_s:
                 sys.stderr.write(f"the event loop has stood still for {self._limit_s} s; stacks:\n")

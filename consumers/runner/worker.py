@@ -35,8 +35,9 @@ _log = structlog.get_logger(__name__)
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker works. `slots`: commands at once; `lease_s`: how long a claim outlives its worker;
-    `local_dispatch`: go on with a stream's next command without a trip through the log."""
+    """How a worker works. `slots`: commands at once; `lease_s`: how long a claim outlives its
+    worker; `local_dispatch`: go on with a stream's next command without a trip through the log.
+    """
 
     slots: int = 64
     lease_s: float = 30.0
@@ -67,31 +68,47 @@ class Lane:
         self._claims = Claims(worker_no)
         self.context = Context(ledger)
         self.publisher = Publisher(log, ledger, run_id=self.context.run_id, mine=self._mine)
-        self.committer = Committer(
-            ledger, lease_s=options.lease_s, emit=self.publisher.publish
-        )
+        self.committer = Committer(ledger, lease_s=options.lease_s, emit=self.publisher.publish)
         self.attempts = Attempts(
-            ledger=ledger, committer=self.committer, context=self.context, performer=performer,
-            stages=stages, next_claim=self._next_claim, dead_letter_step=dead_letter_step,
+            ledger=ledger,
+            committer=self.committer,
+            context=self.context,
+            performer=performer,
+            stages=stages,
+            next_claim=self._next_claim,
+            dead_letter_step=dead_letter_step,
             emit=self.publisher.publish,
         )
         self.intakes: dict[str, Intake] = {}
         self.dispatcher = Dispatcher(
-            ledger=ledger, context=self.context, attempts=self.attempts, claims=self._claims,
-            retries=options.retries, isolation=isolation, slots=options.slots,
-            lease_s=options.lease_s, intakes=self.intakes,
+            ledger=ledger,
+            context=self.context,
+            attempts=self.attempts,
+            claims=self._claims,
+            retries=options.retries,
+            isolation=isolation,
+            slots=options.slots,
+            lease_s=options.lease_s,
+            intakes=self.intakes,
         )
         for topic in stages:
             self.intakes[topic] = Intake(
-                log, topic=topic, group=topics.group_of(topic), offer=self.dispatcher.offer,
-                full=self.dispatcher.full, malformed=malformed, revoked=self.dispatcher.revoked,
+                log,
+                topic=topic,
+                group=topics.group_of(topic),
+                offer=self.dispatcher.offer,
+                full=self.dispatcher.full,
+                malformed=malformed,
+                revoked=self.dispatcher.revoked,
             )
 
     def _mine(self, stream: UUID, seq: int) -> bool:
         return self.dispatcher.started(stream, seq)
 
     def _next_claim(self, topic: str, stream: UUID) -> int | None:
-        """A claim on a stream's next command, when this process owns its key in that stage's group."""
+        """A claim on a stream's next command, when this process owns its key in that stage's
+        group.
+        """
         intake = self.intakes.get(topic)
         if intake is None or not self._options.local_dispatch or self.dispatcher.stopping:
             return None

@@ -11,10 +11,21 @@ from mia_events import topics
 from mia_events.lifecycle.transitions import ENDED, Kind, Phase, Rule, Table
 
 _ROLLOUT_OPEN: Final = (
-    "planning", "planned", "executing", "calling", "reflecting", "proposed", "judging",
+    "planning",
+    "planned",
+    "executing",
+    "calling",
+    "reflecting",
+    "proposed",
+    "judging",
 )
 _QUESTION_BEFORE_ANSWER: Final = (
-    "waiting", "opening", "planning", "routing", "executing", "settling",
+    "waiting",
+    "opening",
+    "planning",
+    "routing",
+    "executing",
+    "settling",
 )
 
 ROLLOUT: Final[Table] = {
@@ -98,8 +109,9 @@ TABLES: Final[Mapping[Kind, Table]] = {
 
 
 class Join(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that the commit itself appends to a question that waits in `status`, once `when` holds
-    (as the commit function computes it)."""
+    """An event that the commit itself appends to a question that waits in `status`, once `when`
+    holds (as the commit function computes it).
+    """
 
     status: str
     event: str
@@ -110,7 +122,9 @@ class Join(msgspec.Struct, frozen=True, kw_only=True):
 JOINS: Final = (
     Join(status="planning", event="question.planned", name="planned", when="planned >= g"),
     Join(
-        status="executing", event="question.settling", name="settling:{candidate}",
+        status="executing",
+        event="question.settling",
+        name="settling:{candidate}",
         when="the candidate has proposed or ended",
     ),
     Join(status="grading", event="question.graded", name="graded", when="ended >= g"),

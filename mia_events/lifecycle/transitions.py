@@ -33,7 +33,8 @@ class Phase(IntEnum):
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """What an event does: the next status, the topic of the stage that takes over (None: the stream
-    waits), the outbound topic that hears of it, the phase a rollout reaches."""
+    waits), the outbound topic that hears of it, the phase a rollout reaches.
+    """
 
     status: str
     topic: str | None = None
@@ -49,7 +50,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 Table: TypeAlias = Mapping[tuple[str | None, str], Rule]
 
 
-class NoTransition(LookupError):  # noqa: N818 - the field's name for it
+class NoTransition(LookupError):
     """An event that its stream's state does not allow; names both and what would be allowed."""
 
     def __init__(self, kind: Kind, status: str | None, event: str, allowed: Iterable[str]) -> None:
@@ -73,7 +74,9 @@ def advance(kind: Kind, table: Table, status: str | None, event: str) -> Rule:
 
 
 def shared_rule(kind: Kind, table: Table, statuses: Iterable[str], event: str) -> Rule:
-    """The one rule that `event` has in every one of `statuses` (an order does not see which it is)."""
+    """The one rule that `event` has in every one of `statuses` (an order does not see which it
+    is).
+    """
     rules = {advance(kind, table, status, event) for status in statuses}
     if len(rules) != 1:
         message = f"{event} does different things to a {kind.name.lower()} in {sorted(statuses)}"

@@ -1,7 +1,7 @@
 """The work that is measured: six steps of real handlers, each with one recorded effect of 1 KB.
 
-execute → tool-call → execute → tool-call → execute → reflect, on one rollout. Only the outside world
-is a stub: it answers at once, or after a time drawn from exp(mean).
+execute → tool-call → execute → tool-call → execute → reflect, on one rollout. Only the outside
+world is a stub: it answers at once, or after a time drawn from exp(mean).
 """
 
 from __future__ import annotations
@@ -81,11 +81,24 @@ class Seeded:
 
     def _rollout(self, number: int) -> None:
         question = ids.question_id(self.run.id, "bench", str(number))
-        asked = ev.QuestionAsked(text=f"What is the answer to {number}?", source="bench", row=str(number))
+        asked = ev.QuestionAsked(
+            text=f"What is the answer to {number}?", source="bench", row=str(number)
+        )
         head, _ = self._log(question, Kind.QUESTION, question, (asked,))
         self.questions.append(
-            (question, self.run.run_no, number, "bench", str(number), 0, "open", 1, head,
-             ids.join_id(question, "opened"), self.at)
+            (
+                question,
+                self.run.run_no,
+                number,
+                "bench",
+                str(number),
+                0,
+                "open",
+                1,
+                head,
+                ids.join_id(question, "opened"),
+                self.at,
+            )
         )
         rollout = ids.rollout_id(question, 0)
         history: tuple[Event, ...] = (
@@ -95,8 +108,18 @@ class Seeded:
         )
         head, last = self._log(rollout, Kind.ROLLOUT, question, history)
         self.active.append(
-            (rollout, self.run.run_no, Kind.ROLLOUT, "executing", len(history), head, last,
-             topics.EXECUTE, question, self.at)
+            (
+                rollout,
+                self.run.run_no,
+                Kind.ROLLOUT,
+                "executing",
+                len(history),
+                head,
+                last,
+                topics.EXECUTE,
+                question,
+                self.at,
+            )
         )
         self.commands.append((rollout, len(history)))
 
@@ -108,31 +131,83 @@ class Seeded:
             body, event_id = encode_payload(event), ids.event_id(stream, seq)
             digest = sha256(body).digest()
             head = chain_hash(
-                head, stream=stream, seq=seq, event_id=event_id, cause=None, at=self.at,
-                body_sha256=digest, type_=ev.event_type(event),
+                head,
+                stream=stream,
+                seq=seq,
+                event_id=event_id,
+                cause=None,
+                at=self.at,
+                body_sha256=digest,
+                type_=ev.event_type(event),
             )
             self.events.append(
-                (self.run.run_no, stream, seq, event_id, kind, ev.event_type(event), self.at,
-                 question, digest, head, body)
+                (
+                    self.run.run_no,
+                    stream,
+                    seq,
+                    event_id,
+                    kind,
+                    ev.event_type(event),
+                    self.at,
+                    question,
+                    digest,
+                    head,
+                    body,
+                )
             )
         return head, event_id
 
     async def write(self, connection: asyncpg.Connection) -> None:
         """Copy everything into the ledger."""
         await connection.copy_records_to_table(
-            "event", records=self.events,
-            columns=["run_no", "stream", "seq", "id", "kind", "type", "at", "correlation", "body_sha",
-                     "hash", "body"],
+            "event",
+            records=self.events,
+            columns=[
+                "run_no",
+                "stream",
+                "seq",
+                "id",
+                "kind",
+                "type",
+                "at",
+                "correlation",
+                "body_sha",
+                "hash",
+                "body",
+            ],
         )
         await connection.copy_records_to_table(
-            "question", records=self.questions,
-            columns=["id", "run_no", "pos", "source", "row", "pass_no", "status", "g", "head",
-                     "opened_event", "accepted_at"],
+            "question",
+            records=self.questions,
+            columns=[
+                "id",
+                "run_no",
+                "pos",
+                "source",
+                "row",
+                "pass_no",
+                "status",
+                "g",
+                "head",
+                "opened_event",
+                "accepted_at",
+            ],
         )
         await connection.copy_records_to_table(
-            "active", records=self.active,
-            columns=["stream", "run_no", "kind", "status", "version", "head", "pending", "topic",
-                     "parent", "updated_at"],
+            "active",
+            records=self.active,
+            columns=[
+                "stream",
+                "run_no",
+                "kind",
+                "status",
+                "version",
+                "head",
+                "pending",
+                "topic",
+                "parent",
+                "updated_at",
+            ],
         )
         await connection.executemany(
             "INSERT INTO rollout (id, question, run_no, number, phase) VALUES ($1, $2, $3, 0, 1)",

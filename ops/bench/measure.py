@@ -1,4 +1,6 @@
-"""How it is measured: wall time per step from the ledger's own times, CPU time per process group."""
+"""How it is measured: wall time per step from the ledger's own times, CPU time per process
+group.
+"""
 
 from __future__ import annotations
 
@@ -76,9 +78,10 @@ async def step_times(
 ) -> list[float]:
     """Seconds between consecutive steps of each stream, by the times of their events."""
     rows = await connection.fetch(
-        "SELECT extract(epoch FROM at - lag(at) OVER (PARTITION BY stream ORDER BY seq))::float8 AS s, seq "
-        "FROM event WHERE run_no = $1 AND stream = ANY ($2) AND seq >= 4",
-        run_no, list(streams),
+        "SELECT extract(epoch FROM at - lag(at) OVER (PARTITION BY stream ORDER BY seq))::float8 "
+        "AS s FROM event WHERE run_no = $1 AND stream = ANY ($2) AND seq >= 4",
+        run_no,
+        list(streams),
     )
     return [row["s"] for row in rows if row["s"] is not None]
 

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - the names and conditions are this module's own literals
 """A finished run leaves: archived to files that prove themselves, purged, or one payload erased.
 
 Needs the owner of the tables: the roles that work may neither change nor delete what is ledgered.
@@ -33,7 +34,7 @@ TABLES: Final = {
 _MANIFEST: Final = "manifest.json"
 
 
-class NotPossible(ValueError):  # noqa: N818 - named as it is reported
+class NotPossible(ValueError):
     """The run is not in a state for it, or its archive does not prove itself."""
 
 
@@ -59,7 +60,7 @@ async def archive(connection: Connection, name: str, folder: Path) -> ArchiveMan
     Raises `NotPossible` for a run that has not ended.
     """
     run_no = await _ended(connection, name)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - a command's own loop
     tables = {}
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         for table, condition in TABLES.items():
@@ -73,8 +74,7 @@ async def _write(
     connection: Connection, table: str, condition: str, run_no: int, folder: Path
 ) -> ArchivedTable:
     file, rows = f"{table}.jsonl.gz", 0
-    # The names and conditions are this module's own literals.
-    query = f"SELECT row_to_json(t)::text FROM {table} AS t WHERE {condition}"  # noqa: S608
+    query = f"SELECT row_to_json(t)::text FROM {table} AS t WHERE {condition}"
     with gzip.GzipFile(folder / file, "wb", mtime=0) as out:
         async for record in connection.cursor(query, run_no, prefetch=2000):
             out.write(record[0].encode() + b"\n")
@@ -109,12 +109,19 @@ async def purge(connection: Connection, name: str, folder: Path) -> None:
         message = f"{folder} is the archive of run {manifest.name!r}, not of {name!r}"
         raise NotPossible(message)
     async with connection.transaction():
-        for table in ("sealed.label", "sealed.dead_letter", "sealed.effect", "label", "dead_letter"):
+        for table in (
+            "sealed.label",
+            "sealed.dead_letter",
+            "sealed.effect",
+            "label",
+            "dead_letter",
+        ):
             await connection.execute(
-                f"DELETE FROM {table} WHERE {TABLES[table]}", run_no  # noqa: S608 - our literals
+                f"DELETE FROM {table} WHERE {TABLES[table]}",
+                run_no,
             )
         for table in ("rollout", "question", "batch"):
-            await connection.execute(f"DELETE FROM {table} WHERE run_no = $1", run_no)  # noqa: S608
+            await connection.execute(f"DELETE FROM {table} WHERE run_no = $1", run_no)
         for table in ("event", "effect"):
             await connection.execute(f"ALTER TABLE {table} DETACH PARTITION {table}_{run_no:d}")
             await connection.execute(f"DROP TABLE {table}_{run_no:d}")
@@ -127,7 +134,8 @@ async def erase(connection: Connection, event: str) -> bool:
     False when there is no such event. Raises `NotPossible` while its stream is unfinished.
     """
     busy = await connection.fetchval(
-        "SELECT 1 FROM event AS e JOIN active AS a ON a.stream = e.stream WHERE e.id = $1::uuid", event
+        "SELECT 1 FROM event AS e JOIN active AS a ON a.stream = e.stream WHERE e.id = $1::uuid",
+        event,
     )
     if busy:
         message = f"event {event} belongs to a stream that is not over: cancel or await it first"

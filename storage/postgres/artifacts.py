@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import asyncpg
 
 IN_DATABASE: Final = 1 << 20
-_KEEP = "INSERT INTO artifact (sha256, size, bytes, uri) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
+_KEEP = (
+    "INSERT INTO artifact (sha256, size, bytes, uri) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
+)
 _FIND = "SELECT bytes, uri FROM artifact WHERE sha256 = $1"
 
 

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 
 def commit_columns(units: Sequence[PendingCommit]) -> list[list[Any]]:
-    """Locks, then effects, entries, questions, joins and seals, column by column, in the order of the
-    commit function's parameters."""
+    """Locks, then effects, entries, questions, joins and seals, column by column, in the order of
+    the commit function's parameters.
+    """
     locks: set[Any] = set()
     effects: list[tuple[Any, ...]] = []
     entries: list[tuple[Any, ...]] = []
@@ -22,30 +23,73 @@ def commit_columns(units: Sequence[PendingCommit]) -> list[list[Any]]:
     for index, unit in enumerate(units):
         step = unit.step
         for f in unit.effects:
-            effects.append(
-                (index, f.run_no, f.event_id, f.ordinal, f.kind, f.policy, f.request_sha, f.result,
-                 f.sealed, step is None)
+            effects.append(  # noqa: PERF401 - as the entries below
+                (
+                    index,
+                    f.run_no,
+                    f.event_id,
+                    f.ordinal,
+                    f.kind,
+                    f.policy,
+                    f.request_sha,
+                    f.result,
+                    f.sealed,
+                    step is None,
+                )
             )
         if step is None:
             continue
         locks |= step.touches
         for e in step.entries:
-            entries.append(
-                (index, e.guard, e.stream, e.kind, step.run_no, e.event_id, e.type, e.body, e.status,
-                 e.topic, e.outbox, e.phase, e.version, e.claim, e.attempt, ",".join(e.when),
-                 e.parent, e.cause, e.number, e.outcome, e.next_claim)
+            entries.append(  # noqa: PERF401 - a generator of such rows reads worse
+                (
+                    index,
+                    e.guard,
+                    e.stream,
+                    e.kind,
+                    step.run_no,
+                    e.event_id,
+                    e.type,
+                    e.body,
+                    e.status,
+                    e.topic,
+                    e.outbox,
+                    e.phase,
+                    e.version,
+                    e.claim,
+                    e.attempt,
+                    ",".join(e.when),
+                    e.parent,
+                    e.cause,
+                    e.number,
+                    e.outcome,
+                    e.next_claim,
+                )
             )
         if (q := step.question) is not None:
             questions.append(
-                (index, q.question, q.fanned, q.candidate, q.official, q.answer, q.status, q.reason,
-                 q.grade)
+                (
+                    index,
+                    q.question,
+                    q.fanned,
+                    q.candidate,
+                    q.official,
+                    q.answer,
+                    q.status,
+                    q.reason,
+                    q.grade,
+                )
             )
         joins.extend((j.owner, j.name, j.id) for j in step.joins)
         if step.generation is not None:
             seals.append((index, step.run_no, step.generation))
     return [
-        list(locks), *_columns(effects, 10), *_columns(entries, 21), *_columns(questions, 9),
-        *_columns(joins, 3), *_columns(seals, 3),
+        list(locks),
+        *_columns(effects, 10),
+        *_columns(entries, 21),
+        *_columns(questions, 9),
+        *_columns(joins, 3),
+        *_columns(seals, 3),
     ]
 
 

@@ -8,11 +8,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 from uuid import uuid5
 
+from mia_events import ids
 from schemas.envelope import encode_payload
 from schemas.events import LabelReceived
 from storage.postgres.pool import answering
-
-from mia_events import ids
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -29,7 +28,8 @@ WITH kept AS (
     INSERT INTO label (id, run_no, question, commitment, at) VALUES ($1, $7, $2, $8, $6)
     ON CONFLICT DO NOTHING RETURNING id
 )
-SELECT append_event($7, f.id, 6::smallint, 1, decode(repeat('00', 32), 'hex'), $9, 'label.received', NULL, $10,
+SELECT append_event($7, f.id, 6::smallint, 1, decode(repeat('00', 32), 'hex'), $9,
+'label.received', NULL, $10,
                     $6, NULL, $2) FROM fact AS f
 """
 _READ = "SELECT value FROM sealed.label WHERE question = $1 ORDER BY at DESC, id LIMIT 1"
@@ -51,8 +51,17 @@ class PostgresLabels:
         body = encode_payload(LabelReceived(question=question, commitment=commitment.hex()))
         async with answering():
             await self._pool.execute(
-                _SEAL, label, question, value, salt, source, datetime.now(UTC), run_no, commitment,
-                ids.event_id(label, 1), body.decode(),
+                _SEAL,
+                label,
+                question,
+                value,
+                salt,
+                source,
+                datetime.now(UTC),
+                run_no,
+                commitment,
+                ids.event_id(label, 1),
+                body.decode(),
             )
         return ()
 

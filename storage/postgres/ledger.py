@@ -110,13 +110,21 @@ class PostgresLedger:
         """See the port."""
         async with answering():
             rows = await self._relaxed.fetch(
-                _Q["renew"], [c[0] for c in claims], [c[1] for c in claims],
+                _Q["renew"],
+                [c[0] for c in claims],
+                [c[1] for c in claims],
                 timedelta(seconds=lease_s),
             )
         return {row["claim"] for row in rows}
 
     async def release(
-        self, stream: UUID, claim: int, *, delay_s: float, failed: bool, isolated_death: bool = False
+        self,
+        stream: UUID,
+        claim: int,
+        *,
+        delay_s: float,
+        failed: bool,
+        isolated_death: bool = False,
     ) -> bool:
         """See the port."""
         async with answering():
@@ -158,8 +166,13 @@ class PostgresLedger:
                 rows += [(r, True) for r in sealed]
         found = [
             EffectRow(
-                run_no=run_no, event_id=event_id, ordinal=row["ordinal"], kind=row["kind"],
-                policy=row["policy"], request_sha=row["request_sha"], result=row["result"],
+                run_no=run_no,
+                event_id=event_id,
+                ordinal=row["ordinal"],
+                kind=row["kind"],
+                policy=row["policy"],
+                request_sha=row["request_sha"],
+                result=row["result"],
                 sealed=sealed,
             )
             for row, sealed in rows
@@ -170,8 +183,11 @@ class PostgresLedger:
         """See the port."""
         async with answering():
             await self._relaxed.execute(
-                _Q["mark_sent"], [s.stream for s in sent], [s.version for s in sent],
-                [s.partition for s in sent], [s.offset for s in sent],
+                _Q["mark_sent"],
+                [s.stream for s in sent],
+                [s.version for s in sent],
+                [s.partition for s in sent],
+                [s.offset for s in sent],
             )
 
     async def acknowledge(self, outbound: Sequence[UUID]) -> None:
@@ -186,8 +202,13 @@ class PostgresLedger:
         grace = timedelta(seconds=grace_s)
         async with answering():
             commands = await self._relaxed.fetch(
-                _Q["unsent_commands"], [t.topic for t in topics], [t.partition for t in topics],
-                [t.committed for t in topics], [t.end for t in topics], grace, limit,
+                _Q["unsent_commands"],
+                [t.topic for t in topics],
+                [t.partition for t in topics],
+                [t.committed for t in topics],
+                [t.end for t in topics],
+                grace,
+                limit,
             )
             facts = await self._relaxed.fetch(_Q["unsent_facts"], grace, limit)
         return [_emitted(row) for row in (*commands, *facts)]
@@ -238,8 +259,13 @@ class PostgresLedger:
             raise LookupError(message)
         asked = msgspec.json.decode(row["body"], type=QuestionAsked)
         return QuestionView(
-            id=row["id"], text=asked.text, source=row["source"], row=row["row"],
-            pass_no=row["pass_no"], position=row["pos"], documents=asked.documents,
+            id=row["id"],
+            text=asked.text,
+            source=row["source"],
+            row=row["row"],
+            pass_no=row["pass_no"],
+            position=row["pos"],
+            documents=asked.documents,
         )
 
     async def rollouts(self, question: UUID) -> Rollouts:
@@ -249,7 +275,9 @@ class PostgresLedger:
         return Rollouts(
             tuple(
                 RolloutView(
-                    number=row["number"], id=row["id"], ended=row["ended"],
+                    number=row["number"],
+                    id=row["id"],
+                    ended=row["ended"],
                     history=tuple(msgspec.Raw(body) for body in row["history"]),
                 )
                 for row in rows
@@ -275,44 +303,86 @@ class PostgresLedger:
         digest = sha256(letter.record)
         body = encode_payload(
             DeadLetter(
-                error_class=letter.error_class, message=letter.message, origin=letter.origin,
-                sha256=digest.hexdigest(), attempts=letter.attempts,
+                error_class=letter.error_class,
+                message=letter.message,
+                origin=letter.origin,
+                sha256=digest.hexdigest(),
+                attempts=letter.attempts,
             )
         )
         event = ids.event_id(letter.id, 1)
         headers = [[name, value.hex()] for name, value in letter.headers]
         async with answering():
             row = await self._durable.fetchrow(
-                _Q["dead_letter"], letter.id, letter.run_no, letter.stream, letter.event_id,
-                letter.error_class, letter.message, letter.origin, letter.attempts, digest.digest(),
-                at, letter.record, msgspec.json.encode(headers).decode(), event, body.decode(),
+                _Q["dead_letter"],
+                letter.id,
+                letter.run_no,
+                letter.stream,
+                letter.event_id,
+                letter.error_class,
+                letter.message,
+                letter.origin,
+                letter.attempts,
+                digest.digest(),
+                at,
+                letter.record,
+                msgspec.json.encode(headers).decode(),
+                event,
+                body.decode(),
             )
         if row is None:
             return ()
         return (
             Emitted(
-                run_no=letter.run_no, stream=letter.id, seq=1, id=event, type="dead_letter",
-                topic=topics.DEAD_LETTER, body=body, at=at, cause=letter.event_id,
-                correlation=None, kind=Kind.FACT, outbound=True,
+                run_no=letter.run_no,
+                stream=letter.id,
+                seq=1,
+                id=event,
+                type="dead_letter",
+                topic=topics.DEAD_LETTER,
+                body=body,
+                at=at,
+                cause=letter.event_id,
+                correlation=None,
+                kind=Kind.FACT,
+                outbound=True,
             ),
         )
 
 
 def _claimed(row: Any) -> Claimed:
     return Claimed(
-        stream=row["stream"], version=row["version"], claim=row["claim"], kind=Kind(row["kind"]),
-        run_no=row["run_no"], status=row["status"], topic=row["topic"], event_id=row["event_id"],
-        parent=row["parent"], attempt=row["attempt"], failures=row["failures"],
-        isolated_deaths=row["isolated_deaths"], released=row["released"],
+        stream=row["stream"],
+        version=row["version"],
+        claim=row["claim"],
+        kind=Kind(row["kind"]),
+        run_no=row["run_no"],
+        status=row["status"],
+        topic=row["topic"],
+        event_id=row["event_id"],
+        parent=row["parent"],
+        attempt=row["attempt"],
+        failures=row["failures"],
+        isolated_deaths=row["isolated_deaths"],
+        released=row["released"],
         history=tuple(row["history"]),
     )
 
 
 def _emitted(row: Any) -> Emitted:
     return Emitted(
-        run_no=row["run_no"], stream=row["stream"], seq=row["seq"], id=row["id"], type=row["type"],
-        topic=row["topic"], body=row["body"], at=row["at"], cause=row["cause"],
-        correlation=row["correlation"], kind=Kind(row["kind"]), outbound=row["outbound"],
+        run_no=row["run_no"],
+        stream=row["stream"],
+        seq=row["seq"],
+        id=row["id"],
+        type=row["type"],
+        topic=row["topic"],
+        body=row["body"],
+        at=row["at"],
+        cause=row["cause"],
+        correlation=row["correlation"],
+        kind=Kind(row["kind"]),
+        outbound=row["outbound"],
     )
 
 
@@ -321,7 +391,10 @@ def _run(row: Any, what: str) -> RunView:
         message = f"no run {what}: `mia run list` shows what there is"
         raise LookupError(message)
     return RunView(
-        run_no=row["run_no"], id=row["id"], name=row["name"], scope=row["scope"],
+        run_no=row["run_no"],
+        id=row["id"],
+        name=row["name"],
+        scope=row["scope"],
         manifest=msgspec.json.decode(row["manifest"], type=Manifest),
     )
 
@@ -347,9 +420,17 @@ def _result(units: Sequence[PendingCommit], row: Any, at: datetime) -> CommitRes
                 if topic is not None:
                     emitted.append(
                         Emitted(
-                            run_no=unit.step.run_no, stream=entry.stream, seq=seq,
-                            id=entry.event_id, type=entry.type, topic=topic, body=entry.body, at=at,
-                            cause=entry.cause, correlation=entry.parent, kind=entry.kind,
+                            run_no=unit.step.run_no,
+                            stream=entry.stream,
+                            seq=seq,
+                            id=entry.event_id,
+                            type=entry.type,
+                            topic=topic,
+                            body=entry.body,
+                            at=at,
+                            cause=entry.cause,
+                            correlation=entry.parent,
+                            kind=entry.kind,
                             outbound=outbound,
                         )
                     )

@@ -1,4 +1,6 @@
-"""Memories on pgvector: written in the transaction of the step that caused them, read by generation."""
+"""Memories on pgvector: written in the transaction of the step that caused them, read by
+generation.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from storage.postgres.pool import Connection
-
     from mia_events.steps import MemoryWrite
+    from storage.postgres.pool import Connection
 
 _Q = queries("memory")
 
@@ -56,39 +57,53 @@ async def write_memories(connection: Connection, write: MemoryWrite, *, cause: U
         )
     if write.uses:
         await connection.execute(
-            _Q["credit"], generation, [use.memory for _, use in write.uses],
-            [question for question, _ in write.uses], [use.won for _, use in write.uses],
+            _Q["credit"],
+            generation,
+            [use.memory for _, use in write.uses],
+            [question for question, _ in write.uses],
+            [use.won for _, use in write.uses],
         )
     await connection.execute(_Q["set_generation"], write.scope, generation)
 
 
 class PostgresMemory:
-    """The `MemoryStore` port. Exact search when the request names a generation to be reproduced or the
-    scope is small; else the HNSW index with an iterative scan."""
+    """The `MemoryStore` port. Exact search when the request names a generation to be reproduced or
+    the scope is small; else the HNSW index with an iterative scan.
+    """
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
     async def recall(self, request: Recall) -> Memories:
-        """See the port. An exact search orders ties by key, so equal memories give equal replies."""
+        """See the port. An exact search orders ties by key, so equal memories give equal
+        replies.
+        """
         exact = request.generation is not None
         async with answering(), self._pool.acquire() as connection, connection.transaction():
             generation = request.generation
             if generation is None:
                 generation = await connection.fetchval(_Q["newest"], request.scope) or 0
             # A plain scan for the exact query; an index scan that goes on until filters are met.
-            setting = "SET LOCAL enable_indexscan = off" if exact else (
-                "SET LOCAL hnsw.iterative_scan = strict_order"
+            setting = (
+                "SET LOCAL enable_indexscan = off"
+                if exact
+                else ("SET LOCAL hnsw.iterative_scan = strict_order")
             )
             await connection.execute(setting)
             found = [
                 _remembered(row)
                 for outcome, limit in (
-                    ("success", request.successes), ("failure", request.failures),
+                    ("success", request.successes),
+                    ("failure", request.failures),
                 )
                 for row in await connection.fetch(
-                    _Q["recall_exact" if exact else "recall_indexed"], request.scope,
-                    _vector(request.vector), generation, outcome, limit, SIMILARITY_FLOOR,
+                    _Q["recall_exact" if exact else "recall_indexed"],
+                    request.scope,
+                    _vector(request.vector),
+                    generation,
+                    outcome,
+                    limit,
+                    SIMILARITY_FLOOR,
                 )
             ]
         return Memories(tuple(found))
@@ -96,8 +111,12 @@ class PostgresMemory:
 
 def _remembered(row: Any) -> Remembered:
     return Remembered(
-        id=row["id"], version=row["version"], text=row["text"], question=row["question"],
-        outcome=row["outcome"], score=round(row["score"], 6),
+        id=row["id"],
+        version=row["version"],
+        text=row["text"],
+        question=row["question"],
+        outcome=row["outcome"],
+        score=round(row["score"], 6),
     )
 
 

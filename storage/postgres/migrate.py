@@ -75,7 +75,9 @@ def _check(known: list[Migration], applied: dict[str, str]) -> None:
     sums = {migration.name: migration.sha256 for migration in known}
     unknown = sorted(set(applied) - set(sums))
     if unknown:
-        message = f"the database has {unknown[-1]}, which this version does not: upgrade the program"
+        message = (
+            f"the database has {unknown[-1]}, which this version does not: upgrade the program"
+        )
         raise MigrationError(message)
     changed = sorted(name for name, digest in applied.items() if sums[name] != digest)
     if changed:

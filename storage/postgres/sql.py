@@ -11,7 +11,9 @@ _HEADER = re.compile(r"^-- name: (\w+)\n-- (.+)\n", re.MULTILINE)
 
 @cache
 def queries(file: str) -> dict[str, str]:
-    """The queries of `storage/postgres/<file>.sql` by name. Raises `ValueError` for a nameless one."""
+    """The queries of `storage/postgres/<file>.sql` by name. Raises `ValueError` for a nameless
+    one.
+    """
     text = resources.files("storage.postgres").joinpath(f"{file}.sql").read_text("utf-8")
     headers = list(_HEADER.finditer(text))
     if not headers or text[: headers[0].start()].strip():
