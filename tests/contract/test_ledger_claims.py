@@ -85,6 +85,18 @@ async def test_renewal_keeps_a_claim_and_names_what_is_held(workbench: Workbench
     assert await workbench.claim(first) is None
 
 
+async def test_a_fresh_command_was_never_released(workbench: Workbench) -> None:
+    """Only a claim that was given back makes the next one look for records."""
+    run = await workbench.run(questions=2)
+    question = await workbench.question(run, "0")
+    held = await workbench.claimed(question)
+    assert not held.released
+    await workbench.ledger.release(question, held.claim, delay_s=0.0, failed=False)
+    assert (await workbench.claimed(question)).released
+    (rollout,) = await workbench.fan_out(await workbench.question(run, "1"), 1)
+    assert not (await workbench.claimed(rollout)).released
+
+
 @pytest.mark.parametrize(
     "failed, isolated, expected",
     [(False, False, (1, 0, 0)), (True, False, (2, 1, 0)), (False, True, (2, 0, 1))],
@@ -108,9 +120,9 @@ async def test_release_delays_the_next_attempt(workbench: Workbench) -> None:
     run = await workbench.run(questions=1)
     question = await workbench.question(run, "0")
     held = await workbench.claimed(question)
-    await workbench.ledger.release(question, held.claim, delay_s=0.05, failed=True)
+    await workbench.ledger.release(question, held.claim, delay_s=0.5, failed=True)
     assert await workbench.claim(question) is None
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.6)
     assert 2 == (await workbench.claimed(question)).attempt
 
 
