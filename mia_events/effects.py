@@ -196,7 +196,7 @@ Wanted: TypeAlias = AnyEffect | Together
 
 
 def ask(effect: Effect[R]) -> Generator[Wanted, Any, R]:
-    """Yield one effect, with the type of its reply: ``reply = yield from ask(Call(...))``."""
+    """Yield one effect and be sent its reply, typed; used with ``yield from``."""
     reply: R = yield effect  # type: ignore[misc]  # every Effect subclass is in AnyEffect
     return reply
 
