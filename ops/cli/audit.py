@@ -50,7 +50,9 @@ def examine(
         as_json: Print JSON; also what a pipe gets.
     """
     try:
-        report = asyncio.run(_audit(run or None, closed, labels, no_topics, show))
+        report = asyncio.run(
+            _audit(run or None, closed=closed, labels=labels, no_topics=no_topics, keep=show)
+        )
     except (CannotAudit, Refused) as error:
         Console(stderr=True, soft_wrap=True).print(f"mia: {error}", markup=False, style="red")
         sys.exit(UNABLE)
@@ -62,15 +64,11 @@ def examine(
 
 
 async def _audit(
-    run: str | None,
-    closed: bool,
-    labels: bool,
-    no_topics: bool,
-    show: int,
+    run: str | None, *, closed: bool, labels: bool, no_topics: bool, keep: int
 ) -> Report:
     where = connections(load_settings())
     kafka = None if no_topics else where.kafka
-    return await audit(where.dsn(_ROLE), kafka, run, closed=closed, labels=labels, keep=show)
+    return await audit(where.dsn(_ROLE), kafka, run, closed=closed, labels=labels, keep=keep)
 
 
 def print_report(report: Report) -> None:
@@ -88,13 +86,13 @@ def _print_run(run: RunReport) -> None:
     say = console().print
     say(f"run {run.name} ({run.mode}, {run.state})", markup=False, style="bold")
     say(
-        f"  {run.accepted} questions: {run.answered} answered, {run.failed} failed, {run.ended} ended, "
-        f"{run.accepted - run.ended} open; {run.rollouts} rollouts, {run.batches} batches, generation "
-        f"{run.sealed_generation}"
+        f"  {run.accepted} questions: {run.answered} answered, {run.failed} failed, {run.ended} "
+        f"ended, {run.accepted - run.ended} open; {run.rollouts} rollouts, {run.batches} batches, "
+        f"generation {run.sealed_generation}"
     )
     say(
-        f"  {run.events} events in {run.streams} streams, {run.effects} effects, {run.memories} memory "
-        f"versions, {run.dead_letters} dead letters, {run.erased} payloads erased, "
+        f"  {run.events} events in {run.streams} streams, {run.effects} effects, {run.memories} "
+        f"memory versions, {run.dead_letters} dead letters, {run.erased} payloads erased, "
         f"{run.unacknowledged} facts not yet acknowledged"
     )
     if run.labels is not None:
@@ -120,6 +118,9 @@ def _print_topics(report: Report) -> None:
         row = (topic.records, topic.events, topic.repeats, topic.refused, topic.others)
         table.add_row(topic.topic, *map(str, row))
     console().print(table)
+    if report.topics_missing:
+        missing = ", ".join(report.topics_missing)
+        console().print(f"not in the broker: {missing}", markup=False, style="yellow")
 
 
 def _print_faults(report: Report) -> None:
