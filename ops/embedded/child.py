@@ -159,8 +159,7 @@ class Child:
                 return False, f"no answer within {self.spec.ready_patience_s:.0f} s{self._refusal}"
             return was_ready, _words(await asyncio.shield(exited))
         finally:
-            answered.cancel()
-            await asyncio.gather(answered, return_exceptions=True)
+            await _cancelled(answered)
             if not exited.done():  # we are cancelled: leave nothing behind
                 _kill(process)
                 await exited
@@ -192,6 +191,15 @@ class Child:
         self._state, self._since = state, time.time()
         self._why = self._why if why is None else why
         self._changed()
+
+
+async def _cancelled(task: asyncio.Future[None]) -> None:
+    """End a task that may turn its cancellation into an error of the client that it closes."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
+    if not task.cancelled():
+        task.exception()
 
 
 def _hand_over(pipe: IO[bytes], content: bytes) -> None:

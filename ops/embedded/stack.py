@@ -126,10 +126,14 @@ class EmbeddedStack:
         """
         child = self.supervisor.child(name)
         pid = child.pid
-        if pid:
+        if not pid:
+            return 0
+        try:
             os.kill(pid, sig)
-            if sig == signal.SIGKILL:
-                child.ready.clear()
+        except ProcessLookupError:  # it died by itself a moment ago
+            return 0
+        if sig == signal.SIGKILL:
+            child.ready.clear()
         return pid
 
     async def until_ready(self, name: str) -> None:
