@@ -138,7 +138,8 @@ def _print_verdict(outcome: Outcome, settings: Settings, temporary: object) -> N
     out.print(
         f"\n{outcome.ended_once} of {outcome.expected} questions ended exactly once: "
         f"{run.answered} answered, {run.failed} failed with a stated reason. "
-        f"{outcome.reused} used memories of earlier ones.",
+        f"{outcome.reused} used memories of earlier ones; {outcome.equal} answers equal the gold "
+        "answer (whatever the judge, a model too, made of them).",
         markup=False,
         style="bold",
     )

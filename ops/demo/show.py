@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 from rich.table import Table
 
+from mia_events.scoring import exact_match
 from mia_events.steps import Manifest, ModelChoice
 from ops.audit import Report, audit
 from ops.cli.connected import Connected
@@ -31,7 +32,8 @@ _COLUMNS: Final = {
     "question": 60,
     "answer": 24,
     "gold": 24,
-    "grade": 14,
+    "judged": 14,
+    "equal": 5,
     "wrote": 5,  # memories
     "used": 5,
 }
@@ -42,11 +44,15 @@ _TOKENS: Final = {"planner": 120, "executor": 160, "manager": 110, "judge": 32, 
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How it went: `expected` questions, those that `ended` exactly once, and the audit."""
+    """How it went: `expected` questions, those that ended exactly once, and the audit.
+
+    `equal` counts answers that equal the gold answer, `reused` questions planned with memories.
+    """
 
     run: str
     expected: int
     ended_once: int
+    equal: int
     reused: int
     report: Report
 
@@ -72,7 +78,7 @@ async def show(
     feed = Feed(PostgresWatch(at.ledger.pool), view.run_no)
     await _follow(at, name, done.total, feed, story)
     await _settle(at)
-    await _print_summary(at, view.run_no, story)
+    equal = await _print_summary(at, view.run_no, story)
     report = await audit(
         at.connections.dsn("mia_audit"), at.connections.kafka, name, closed=True, labels=True
     )
@@ -81,6 +87,7 @@ async def show(
         run=name,
         expected=done.total,
         ended_once=sum(one.ends == 1 and one.over for one in told),
+        equal=equal,
         reused=sum(bool(one.used) for one in told),
         report=report,
     )
@@ -138,7 +145,8 @@ def _print(line: Line) -> None:
     out.print(f"{line.who:<6}{line.what:<10}{line.text}", markup=False, style=line.style)
 
 
-async def _print_summary(at: Connected, run_no: int, story: Story) -> None:
+async def _print_summary(at: Connected, run_no: int, story: Story) -> int:
+    """Print a line a question; returns how many answers equal their gold answers."""
     auditor = await PostgresLedger.open(at.connections.dsn("mia_audit"), size=1)
     try:
         watch = PostgresWatch(auditor.pool)
@@ -153,10 +161,16 @@ async def _print_summary(at: Connected, run_no: int, story: Story) -> None:
     out = console()
     out.print()
     out.print(table, soft_wrap=False, width=max(out.width, _LEAST_WIDTH))
+    return sum(_equal(row, gold.get(row.id, "")) for row in rows)
 
 
 def _cells(row: QuestionRow, gold: str, told: Told | None) -> list[str]:
     answer = row.answer if row.answer is not None else f"({row.reason})"
     written, used = (told.written, len(told.used)) if told else (0, 0)
     grade = (row.grade or "").replace("_", " ")
-    return [str(row.pos + 1), row.text or "", answer, gold, grade, str(written), str(used)]
+    equal = "yes" if _equal(row, gold) else "no"
+    return [str(row.pos + 1), row.text or "", answer, gold, grade, equal, str(written), str(used)]
+
+
+def _equal(row: QuestionRow, gold: str) -> bool:
+    return row.answer is not None and bool(exact_match(row.answer, gold))
