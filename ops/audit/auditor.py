@@ -28,6 +28,8 @@ from storage.postgres.audit import AuditReader, EventRow, History, RunRow
 from storage.postgres.pool import Unavailable
 
 _SHOWN_OPEN: Final = 20
+#: The state of a run whose history lies in an archive: only its name and number are left here.
+_PURGED: Final = "purged"
 _NOT_ASKED: Final = "topics were not asked for"
 
 
@@ -110,7 +112,10 @@ async def _books(
         if not chosen:
             known = ", ".join(run.name for run in runs if run.run_no > 0) or "none"
             raise CannotAudit(f"there is no run {run_name!r}; there are: {known}")
-        return [Book(await reader.history(run, labels=labels)) for run in chosen], runs
+        if run_name is not None and chosen[0].state == _PURGED:
+            raise CannotAudit(f"run {run_name!r} was purged: its archive holds what there was")
+        there = [run for run in chosen if run.state != _PURGED]
+        return [Book(await reader.history(run, labels=labels)) for run in there], runs
 
 
 async def _log(kafka: Mapping[str, Any] | None, prefix: str) -> tuple[dict[str, Retained], str]:

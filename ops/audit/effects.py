@@ -88,7 +88,13 @@ def _recall(book: Book, entry: Entry, effect: EffectRow, findings: Findings) -> 
     if effect.kind != "recall" or effect.result is None:
         return
     pin = _generation(book, entry)
-    for item in _memories.decode(effect.result).items:
+    try:
+        items = _memories.decode(effect.result).items
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        what = f"{entry.where}: effect {effect.ordinal} cannot be read: {error}"
+        findings.add(Check.EFFECT, what, entry.row.stream, entry.row.seq)
+        return
+    for item in items:
         memory = book.memories.get((item.id, item.version))
         wrong = ""
         if memory is None:

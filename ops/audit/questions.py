@@ -123,7 +123,7 @@ def _sets(entry: Entry) -> dict[str, Any]:
         case ev.QuestionFannedOut() as fanned:
             columns |= {"g": fanned.rollouts}
         case ev.QuestionRouted() as routed:
-            columns |= {"candidate": routed.order[0]}
+            columns |= {"candidate": next(iter(routed.order), None)}
         case ev.QuestionRerouted() as rerouted:
             columns |= {"candidate": rerouted.candidate}
         case ev.QuestionAnswered() as answered:

@@ -341,6 +341,18 @@ async def test_what_cannot_be_audited_is_said(driven: Driven) -> None:
             await audit(dsn, None, run)
 
 
+async def test_a_purged_run_is_left_to_its_archive(driven: Driven) -> None:
+    """Only its name and number are there; the other run is audited as ever."""
+    await driven.execute(
+        "DELETE FROM rollout WHERE run_no = 2; DELETE FROM question WHERE run_no = 2;"
+        "DELETE FROM event WHERE run_no = 2; UPDATE run SET state = 'purged' WHERE run_no = 2"
+    )
+    report = await audit(driven.dsn, None)
+    assert ([], [BATCHED]) == (told(report), [run.name for run in report.runs])
+    with pytest.raises(CannotAudit, match="archive"):
+        await audit(driven.dsn, None, LIVE)
+
+
 async def test_labels_are_counted_on_demand(driven: Driven) -> None:
     """The gold value was given to nobody."""
     labels = (await audit(driven.dsn, None, BATCHED, labels=True)).run(BATCHED).labels

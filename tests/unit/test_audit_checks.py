@@ -255,6 +255,7 @@ PLANTED: list[tuple[str, set[Check], Plant]] = [
             h, effects=(*h.effects, new(h.effects[0], event_id=book.event(h, FIRST, 2).id))
         ),
     ),
+    ("a retrieval that cannot be read", {Check.EFFECT}, row("effects", 1, result=b"{")),
     ("a label left open", {Check.SEALED}, row("effects", 2, sealed=False)),
     ("a reply to a label left open", {Check.SEALED}, row("effects", 3, sealed=False)),
 ]
@@ -278,6 +279,17 @@ def test_every_check_has_something_planted() -> None:
     planted = set().union(*(checks for _, checks, _ in PLANTED))
     elsewhere = {Check.RECORD, Check.FACT, Check.TEST_THEN_TRAIN}
     assert set(Check) - elsewhere == planted
+
+
+@pytest.mark.parametrize("place", range(len(whole_run().events)))
+def test_no_event_can_be_lost_copied_or_exchanged(place: int) -> None:
+    """Whichever it is, and however well the chain was repaired: it is found, and read on."""
+    history = whole_run()
+    gone, other = history.events[place], history.events[place - 1]
+    exchanged = new(gone, type=other.type, body=other.body)
+    for rows in ((), (gone, gone), (exchanged,)):
+        events = (*history.events[:place], *rows, *history.events[place + 1 :])
+        assert found(rechained(new(history, events=events)))
 
 
 def test_an_open_question_is_no_fault_unless_it_should_have_ended() -> None:
