@@ -134,6 +134,8 @@ class Lane:
             intake.stopping = True
         await self.dispatcher.drain(budget_s=self._options.drain_s)
         await self.publisher.drain(budget_s=5)
+        done = self.dispatcher
+        _log.info("drained", steps=done.steps, retried=done.retried, lost=done.lost)
 
 
 class Worker:

@@ -36,6 +36,7 @@ RETRYABLE: tuple[type[BaseException], ...] = (
     asyncpg.SerializationError,
     asyncpg.QueryCanceledError,
     asyncpg.DiskFullError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
 
@@ -51,7 +52,12 @@ async def answering() -> AsyncIterator[None]:
 
 async def open_pool(dsn: str, *, size: int, durable: bool = True) -> asyncpg.Pool:
     """A pool of up to `size` connections. Raises `Unavailable`."""
-    settings = {"application_name": "mia", "jit": "off"}
+    settings = {
+        "application_name": "mia",
+        "jit": "off",
+        # A process that is stopped inside a transaction must not hold its locks for ever.
+        "idle_in_transaction_session_timeout": "30s",
+    }
     if not durable:
         settings["synchronous_commit"] = "off"
     async with answering():
