@@ -11,7 +11,7 @@ from pathlib import Path
 from aiokafka.admin import AIOKafkaAdminClient
 
 from ops.embedded.java import Java
-from ops.embedded.spec import ChildSpec
+from ops.embedded.spec import ChildSpec, launch
 from ops.embedded.state import Home
 from ops.errors import Refused
 from ops.settings import EmbeddedSettings
@@ -119,7 +119,9 @@ class Kafka:
 
     def wipe(self) -> None:
         """Delete everything that the broker holds; it must be down."""
-        shutil.rmtree(self.data, ignore_errors=True)
+        if self.data.exists():
+            doomed = self.data.rename(self.home.kafka / f"doomed-{uuid.uuid4().hex}")
+            shutil.rmtree(doomed)
 
     @property
     def _properties(self) -> Path:
@@ -127,39 +129,45 @@ class Kafka:
 
     def set_up(self) -> None:
         """Do what `prepare` does, in this thread."""
-        self._properties.write_text(
-            _PROPERTIES.format(
-                port=self.port,
-                controller_port=self.controller_port,
-                data=self.data,
-                retention_hours=self.settings.kafka_retention_hours,
-            )
-        )
+        self._configure(self._properties, self.data)
         (self.home.kafka / "log4j2.properties").write_text(_LOG4J)
         (self.home.kafka / "tmp").mkdir(exist_ok=True)
-        if not (self.data / "meta.properties").exists():
+        if not self.data.exists():
             self._format()
 
+    def _configure(self, path: Path, data: Path) -> None:
+        text = _PROPERTIES.format(
+            port=self.port,
+            controller_port=self.controller_port,
+            data=data,
+            retention_hours=self.settings.kafka_retention_hours,
+        )
+        path.write_text(text)
+
     def _format(self) -> None:
-        """Format a new data folder; one that a kill left half made has no `meta.properties`."""
-        shutil.rmtree(self.data, ignore_errors=True)
+        """Format a folder beside the data's place and move it there: a kill leaves none or all."""
+        draft, properties = self.home.kafka / "draft", self.home.kafka / "draft.properties"
+        shutil.rmtree(draft, ignore_errors=True)
+        self._configure(properties, draft)
         cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
-        fast = ["-Xmx128m", "-XX:TieredStopAtLevel=1"]
+        command = [
+            *self._java("-Xmx128m", "-XX:TieredStopAtLevel=1"),
+            *("kafka.tools.StorageTool", "format", "--standalone"),
+            *("-t", cluster, "-c", str(properties)),
+        ]
         done = subprocess.run(
-            [
-                *(*self._java(*fast), "kafka.tools.StorageTool", "format", "--standalone"),
-                *("-t", cluster, "-c", str(self._properties), "--ignore-formatted"),
-            ],
+            launch(command, None),
             capture_output=True,
             text=True,
             check=False,
-            env=self._environment(),
+            env=self.spec().environment(),
         )
         if done.returncode != 0:
             raise Refused(
                 f"Kafka cannot format {self.data}: {(done.stderr or done.stdout).strip()[-600:]}",
                 "Is the disk full or read-only?",
             )
+        draft.rename(self.data)
 
     def _java(self, *options: str) -> list[str]:
         native = ["--enable-native-access=ALL-UNNAMED"] if self.java.major > 17 else []  # noqa: PLR2004

@@ -40,7 +40,9 @@ class Mia:
         self.environ |= more
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-c", "from ops.cli.main import main; main()", *arguments]
+        # A shell starts background jobs deaf to SIGINT, and children inherit that.
+        heed = "from signal import *; signal(SIGINT, default_int_handler)"
+        return [sys.executable, "-c", f"{heed}; from ops.cli.main import main; main()", *arguments]
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -176,6 +178,7 @@ def test_kill_9_leaves_nothing_up_cannot_deal_with(mia: Mia, victims: tuple[str,
     pids = mia.pids()
     for victim in victims:
         os.kill(pids[victim], signal.SIGKILL)
+    assert _gone(pids["supervisor"])
     assert mia.status()["phase"] == "lost"
     mia.up()
     assert _gone(*pids.values())
@@ -186,8 +189,10 @@ def test_pid_files_of_before_a_reboot_mislead_nobody(mia: Mia) -> None:
     """Their pids now belong to strangers, who are left alone; Postgres' own file included."""
     mia.up()
     value = _written(mia)
-    for pid in mia.pids().values():
+    pids = mia.pids().values()
+    for pid in pids:
         os.kill(pid, signal.SIGKILL)
+    assert _gone(*pids)
     with subprocess.Popen(["/bin/sleep", "600"]) as stranger:
         for path in (mia.home.supervisor_file, mia.home.pid_file("kafka")):
             path.write_text(f'{{"pid":{stranger.pid},"started":"an earlier boot"}}')

@@ -1,11 +1,21 @@
 """Kafka and Postgres answer, and hold what was written through kill -9."""
 
+import os
+import shutil
+from pathlib import Path
+
 import asyncpg
+import msgspec
+import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from tests.support.stack import StackThread
+from ops.embedded import EmbeddedStack, Endpoints
+from ops.embedded.postgres import Postgres
+from ops.embedded.state import Home, free_port
+from ops.embedded.supervisor import Supervisor
+from tests.support.stack import StackThread, new_home, small
 
 pytestmark = pytest.mark.integration
 
@@ -45,3 +55,51 @@ async def test_no_one_gets_in_without_the_password(stack: StackThread) -> None:
     """SCRAM is asked of every connection, loopback or not."""
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(stack.admin_dsn.replace(stack.stack.admin_password, "wrong"))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has to become somebody else")
+async def test_root_keeps_postgres_data_in_a_closed_folder(tmp_path: Path) -> None:
+    """A checkout under /root is closed to the account that Postgres runs as, and works."""
+    home = Home(tmp_path / "home")
+    home.create()
+    assert tmp_path.parent.stat().st_mode & 0o077 == 0
+    postgres = Postgres(home, free_port(set()), small())
+    account = postgres.account()
+    assert account is not None
+    assert account.reach
+    supervisor = Supervisor(home, [postgres.spec()])
+    try:
+        await supervisor.start()
+        process = psutil.Process(supervisor.child("postgres").pid)
+        assert {account.uid} == set(process.uids())
+    finally:
+        await supervisor.stop()
+
+
+async def test_a_wiped_kafka_is_empty_and_serves(topic_prefix: str) -> None:
+    """All it held is gone; its address stays. Afterwards the other Java of this machine serves."""
+    home = new_home()
+    java = shutil.which("java")
+    try:
+        async with EmbeddedStack(home, small(), external=Endpoints(admin_dsn="none")) as stack:
+            before = await _topics(stack.bootstrap_servers, f"{topic_prefix}a")
+            await stack.wipe_kafka()
+            after = await _topics(stack.bootstrap_servers, f"{topic_prefix}b")
+        other = msgspec.structs.replace(small(), java=java or "")
+        async with EmbeddedStack(home, other, external=Endpoints(admin_dsn="none")) as stack:
+            again = await _topics(stack.bootstrap_servers, f"{topic_prefix}c")
+    finally:
+        shutil.rmtree(home)
+    assert [f"{topic_prefix}a"] == before
+    assert [f"{topic_prefix}b"] == after
+    assert [f"{topic_prefix}b", f"{topic_prefix}c"] == again
+
+
+async def _topics(bootstrap_servers: str, new: str) -> list[str]:
+    """Create a topic, and return all."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+    await admin.create_topics([NewTopic(new, 1, 1)])
+    found = sorted(await admin.list_topics())
+    await admin.close()
+    return found
