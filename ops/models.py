@@ -20,6 +20,7 @@ __all__ = [
     "embedded_ports",
     "embedded_servers",
     "endpoints",
+    "missing_models",
     "needs_embedded",
     "ports_in_use",
 ]
@@ -63,6 +64,19 @@ def embedded_servers(settings: Settings, home: Home) -> list[VllmServer]:
     chat, _ = home.port(CHAT, settings.embedded.chat_port)
     embedding, _ = home.port(EMBEDDING, settings.embedded.embedding_port)
     return [_chat(environment, chat, cache), _embedding(environment, embedding, cache)]
+
+
+def missing_models(settings: Settings) -> tuple[str, ...]:
+    """Say, for a reader, that roles are left without a model; empty when none is."""
+    if not settings.embedded.workers or not needs_embedded(settings):
+        return ()
+    if not settings.embedded.models:
+        why = "vLLM was left out"
+    elif find_serve_environment(serve_folder()) is None:
+        why = f"there is no vLLM in {serve_folder()}: make it with `make env-serve`"
+    else:
+        return ()
+    return (f"no model answers: {why}, or set models.default.base_url and model",)
 
 
 def embedded_ports(servers: list[VllmServer]) -> dict[str, int]:

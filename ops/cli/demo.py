@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -58,13 +59,17 @@ def demo(file: Path | None = None, /, *, limit: int | None = None, rollouts: int
     with _home() as own:
         settings = load_settings()
         _require_models(settings)
-        outcome = waiting_for(_demo(settings, file or own_questions(), limit, rollouts))
+        try:
+            outcome = waiting_for(_demo(settings, file or own_questions(), limit, rollouts))
+        except asyncio.CancelledError:
+            sys.exit(128 + signal.SIGTERM)
         _print_verdict(outcome, settings, own)
     if not outcome.good:
         sys.exit(1)
 
 
 async def _demo(settings: Settings, file: Path, limit: int | None, rollouts: int) -> Outcome:
+    _cancel_on_sigterm()
     try:
         async with _stack(settings), connected("mia_admit") as at:
             return await show(at, file, limit, rollouts=rollouts)
@@ -74,6 +79,13 @@ async def _demo(settings: Settings, file: Path, limit: int | None, rollouts: int
         raise unreadable(file, error) from error
     except ValueError as error:
         raise Refused(f"{file} is not in HotpotQA's format: {error}", "See README.md.") from error
+
+
+def _cancel_on_sigterm() -> None:
+    """Stop as after Ctrl-C: whoever ends the demo must not leave its stack behind."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 @contextlib.contextmanager

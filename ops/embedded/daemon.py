@@ -22,6 +22,7 @@ from ops.embedded.spec import ChildStatus
 from ops.embedded.stack import EmbeddedStack
 from ops.embedded.state import Home
 from ops.errors import Refused
+from ops.models import missing_models
 from ops.processes import children
 from ops.settings import Settings, load_settings
 
@@ -73,7 +74,7 @@ class Daemon:
             self._update(
                 phase="up",
                 message="",
-                notes=tuple(stack.notes),
+                notes=(*stack.notes, *missing_models(self._settings)),
                 bootstrap_servers=stack.bootstrap_servers,
                 postgres=where,
             )

@@ -8,6 +8,7 @@ from ops.connect import connections_to
 from ops.embedded.spec import ChildSpec
 from ops.embedded.stack import Endpoints
 from ops.embedded.state import Home
+from ops.models import missing_models
 from ops.processes import children
 from ops.settings import load_settings
 from ops.worker import WorkerConfig
@@ -77,3 +78,12 @@ def test_the_administrator_reaches_the_projects_database() -> None:
     """Of an embedded Postgres the superuser's own database is not ours."""
     found = connections_to(load_settings(environ={}), _WHERE)
     assert f"postgresql://postgres:{_ADMIN}@127.0.0.1:8/mia" == found.database_dsn
+
+
+def test_a_stack_without_models_says_so(tmp_path: Path) -> None:
+    """A question would fail for want of a model: `mia up` tells before one is asked."""
+    here = {"MIA_HOME": str(tmp_path), "MIA_EMBEDDED__MODELS": "false"}
+    (remark,) = missing_models(load_settings(environ=here))
+    assert "models.default.base_url" in remark
+    elsewhere = {**here, "MIA_MODELS__DEFAULT__BASE_URL": "http://models/v1"}
+    assert () == missing_models(load_settings(environ=elsewhere))
