@@ -188,7 +188,7 @@ class Dispatcher:
             else:
                 following = await self._attempts.run(claimed)
         except Lost:
-            # A claim may be lost to nobody (with a crash of the database, or given back): take it again.
+            # A claim may be lost to nobody (a crash of the database, or given back): take it again.
             self._started.drop(claimed.stream)
             self.lost += 1
             return None

@@ -115,7 +115,7 @@ class Bench:
             before = lane.dispatcher.steps
             await _send(log, stream, version)
             while lane.dispatcher.steps < before + STEPS:
-                await asyncio.sleep(0.0005)
+                await asyncio.sleep(0.005)
         warm = [stream for stream, _ in seeded.commands[scenario.chains // 5 :]]
         times = await step_times(self.admin, run.run_no, warm)
         return {"step_ms": summary_ms(times), "steps": len(times)}
