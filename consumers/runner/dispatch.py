@@ -117,6 +117,8 @@ class Dispatcher:
             offers = self._pick()
             if offers:
                 await self._claim(offers)
+            else:
+                await self._wake.wait()
 
     def _pick(self) -> list[Offer]:
         """Offers for the free slots: one per stream, none that runs or ran here."""
