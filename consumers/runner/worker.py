@@ -187,7 +187,8 @@ class Worker:
             task.result()
 
     async def _topics(self, sweeper: Sweeper) -> None:
-        while True:
+        """Wait for the log and the database, unless asked to end."""
+        while not self._stop.is_set():
             try:
                 await sweeper.make_topics()
             except ConnectionError as error:
