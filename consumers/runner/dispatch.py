@@ -10,7 +10,6 @@ import structlog
 
 from consumers.runner.attempt import Lost
 from consumers.runner.context import Lru
-from mia_events.steps import Late
 from storage.ports import Claimed, Want
 
 if TYPE_CHECKING:
@@ -223,7 +222,7 @@ class Dispatcher:
                 claimed.stream,
                 claimed.claim,
                 delay_s=decision.delay_s or 0.0,
-                failed=not isinstance(error, Late),
+                failed=decision.counts,
             )
         )
 

@@ -10,9 +10,13 @@ from mia_events.steps import Late, Poison, Transient
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """Try again after `delay_s` seconds; None: give up and dead-letter."""
+    """Try again after `delay_s` seconds; None: give up and dead-letter.
+
+    `counts`: whether it was a failure of the command.
+    """
 
     delay_s: float | None
+    counts: bool = True
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +37,9 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             case Poison():
                 return Decision(None)
             case Late(delay_s=delay_s):
-                return Decision(delay_s)
+                return Decision(delay_s, counts=False)
+            case ConnectionError():  # the ledger is away: no command is to blame, however long
+                return Decision(self.delay_s(failures, key), counts=False)
             case Transient():
                 return self._again(failures, self.max_failures, key)
             case _:

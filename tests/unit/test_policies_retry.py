@@ -19,7 +19,16 @@ def test_poison_is_never_retried(error: Exception) -> None:
 @given(st.floats(0, 1e6), st.integers(0, 1_000))
 def test_late_is_retried_for_ever_after_its_own_delay(delay_s: float, failures: int) -> None:
     """Waiting is no failure, so no limit applies."""
-    assert Decision(delay_s) == _POLICY.decide(Late("x", delay_s), failures=failures, key="k")
+    expected = Decision(delay_s, counts=False)
+    assert expected == _POLICY.decide(Late("x", delay_s), failures=failures, key="k")
+
+
+@given(st.integers(0, 1_000))
+def test_a_ledger_that_is_away_blames_no_command(failures: int) -> None:
+    """However often it happens, the command is tried again and the failure is not counted."""
+    decision = _POLICY.decide(ConnectionResetError("x"), failures=failures, key="k")
+    assert decision.delay_s is not None
+    assert not decision.counts
 
 
 @pytest.mark.parametrize("error, limit", [(Transient("x"), 8), (KeyError("x"), 2)])
