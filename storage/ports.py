@@ -32,7 +32,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """A claim that was granted. `history` holds the payload bodies after the known ones.
     `attempt` counts claims of this command (from 1), `failures` those that ended in a stated
     retry; the rest died with their worker. `released`: an earlier claim was given back, counted or
-    not, so that effects may be recorded.
+    not, so that effects may be recorded. `question` may come along when nothing was known.
     """
 
     stream: UUID
@@ -49,6 +49,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     isolated_deaths: int
     released: bool = False
     history: tuple[bytes, ...]
+    question: QuestionView | None = None
 
 
 class EffectRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,6 +84,8 @@ class Context:
         history = history[: claimed.version - len(claimed.history)]
         history += tuple(decode_payload(body) for body in claimed.history)
         self._histories.put(claimed.stream, history)
+        if claimed.question is not None:
+            self._questions.put(claimed.question.id, claimed.question)
         question = claimed.parent if claimed.kind in (Kind.ROLLOUT, Kind.QUESTION) else None
         return Task(
             run=await self.run(claimed.run_no),

@@ -27,7 +27,7 @@ CREATE FUNCTION claim_commands(p_streams uuid[], p_versions int[], p_claims bigi
                                p_lease interval)
 RETURNS TABLE (stream uuid, version int, claim bigint, kind smallint, run_no int, status text, topic text,
                event_id uuid, parent uuid, attempt smallint, failures smallint, isolated_deaths smallint,
-               released boolean, history bytea[])
+               released boolean, history bytea[], source text, "row" text, pass_no int, pos bigint, asked bytea)
 LANGUAGE sql AS $$
     WITH locked AS (
         SELECT a.stream, w.claim, w.known
@@ -49,8 +49,12 @@ LANGUAGE sql AS $$
     SELECT g.stream, g.version, g.claim, g.kind, g.run_no, g.status, g.topic, g.pending, g.parent, g.attempt,
            g.failures, g.isolated_deaths, g.due_at IS NOT NULL,
            ARRAY(SELECT e.body FROM event AS e
-                 WHERE e.run_no = g.run_no AND e.stream = g.stream AND e.seq > g.known ORDER BY e.seq)
+                 WHERE e.run_no = g.run_no AND e.stream = g.stream AND e.seq > g.known ORDER BY e.seq),
+           q.source, q.row, q.pass_no, q.pos, o.body
     FROM granted AS g
+    -- Whoever meets a stream for the first time needs its question too.
+    LEFT JOIN question AS q ON q.id = g.parent AND g.known = 0
+    LEFT JOIN event AS o ON o.run_no = q.run_no AND o.stream = q.id AND o.seq = 1
 $$;
 
 -- Append one event that the database itself decides on; returns the stream's new head.

@@ -84,7 +84,12 @@ class PostgresLedger:
                 [w.known for w in wants],
                 timedelta(seconds=lease_s),
             )
-        return [_claimed(row) for row in rows]
+        return [
+            msgspec.structs.replace(_claimed(row), question=_question(row, row["parent"]))
+            if row["asked"] is not None
+            else _claimed(row)
+            for row in rows
+        ]
 
     async def commit(self, units: Sequence[PendingCommit], *, lease_s: float) -> CommitResult:
         """See the port. A unit with memory writes must come alone."""
@@ -257,16 +262,7 @@ class PostgresLedger:
         if row is None:
             message = f"no question {question}"
             raise LookupError(message)
-        asked = msgspec.json.decode(row["body"], type=QuestionAsked)
-        return QuestionView(
-            id=row["id"],
-            text=asked.text,
-            source=row["source"],
-            row=row["row"],
-            pass_no=row["pass_no"],
-            position=row["pos"],
-            documents=asked.documents,
-        )
+        return _question(row, question)
 
     async def rollouts(self, question: UUID) -> Rollouts:
         """See the port."""
@@ -366,6 +362,19 @@ def _claimed(row: Any) -> Claimed:
         isolated_deaths=row["isolated_deaths"],
         released=row["released"],
         history=tuple(row["history"]),
+    )
+
+
+def _question(row: Any, question: UUID) -> QuestionView:
+    asked = msgspec.json.decode(row["asked"], type=QuestionAsked)
+    return QuestionView(
+        id=question,
+        text=asked.text,
+        source=row["source"],
+        row=row["row"],
+        pass_no=row["pass_no"],
+        position=row["pos"],
+        documents=asked.documents,
     )
 
 

@@ -141,7 +141,7 @@ SELECT run_no, id, name, scope, manifest, state FROM run WHERE name = $1
 
 -- name: question
 -- A question with the payload that asked it.
-SELECT q.id, q.source, q.row, q.pass_no, q.pos, e.body FROM question AS q
+SELECT q.source, q.row, q.pass_no, q.pos, e.body AS asked FROM question AS q
 JOIN event AS e ON e.run_no = q.run_no AND e.stream = q.id AND e.seq = 1
 WHERE q.id = $1
 

@@ -62,8 +62,19 @@ async def open_pool(dsn: str, *, size: int, durable: bool = True) -> asyncpg.Poo
         settings["synchronous_commit"] = "off"
     async with answering():
         return await asyncpg.create_pool(
-            dsn, min_size=1, max_size=size, command_timeout=60, server_settings=settings
+            dsn,
+            min_size=1,
+            max_size=size,
+            command_timeout=60,
+            server_settings=settings,
+            reset=_keep,
         )
+
+
+async def _keep(_: object) -> None:
+    """Leave a returned connection as it is: nothing here sets more than a transaction's own
+    settings, and the usual reset is a second round trip after every call.
+    """
 
 
 __all__ = ["RETRYABLE", "Unavailable", "answering", "open_pool"]
