@@ -6,6 +6,7 @@ from typing import Final
 from consumers.effects.model_client import Endpoint
 from mia_events.steps import ModelChoice
 from ops.embedded import report
+from ops.embedded.jars import cache_folder
 from ops.embedded.state import Home
 from ops.embedded.vllm_server import CHAT_MODEL, EMBEDDING_MODEL, VllmServer
 from ops.embedded.vllm_server import chat_server as _chat
@@ -60,7 +61,7 @@ def embedded_servers(settings: Settings, home: Home) -> list[VllmServer]:
     environment = find_serve_environment(serve_folder())
     if environment is None or not settings.embedded.models or not needs_embedded(settings):
         return []
-    cache = home.root / "vllm"
+    cache = cache_folder().with_name("vllm")  # what vLLM compiles serves every stack of this user
     chat, _ = home.port(CHAT, settings.embedded.chat_port)
     embedding, _ = home.port(EMBEDDING, settings.embedded.embedding_port)
     return [_chat(environment, chat, cache), _embedding(environment, embedding, cache)]
