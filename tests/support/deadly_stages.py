@@ -31,5 +31,7 @@ def _deadly(handler: Handler) -> Handler:
 
 STAGES: Final[Mapping[str, Stage]] = {
     **REAL,
-    topics.EXECUTE: {command: _deadly(handler) for command, handler in REAL[topics.EXECUTE].items()},
+    topics.EXECUTE: {
+        command: _deadly(handler) for command, handler in REAL[topics.EXECUTE].items()
+    },
 }

@@ -1,0 +1,1 @@
+"""Clusters that are killed on purpose: what the promise is tested with."""
