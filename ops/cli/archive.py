@@ -34,7 +34,9 @@ def archive(run: str, folder: Path) -> None:
     """
     manifest = _as_owner(lambda connection: leaving.archive(connection, run, folder))
     rows = sum(table.rows for table in manifest.tables.values())
-    console().print(f"{rows} rows of run {run} are in {folder}; `mia purge {run} {folder}` removes them")
+    console().print(
+        f"{rows} rows of run {run} are in {folder}; `mia purge {run} {folder}` removes them"
+    )
 
 
 def purge(run: str, folder: Path) -> None:

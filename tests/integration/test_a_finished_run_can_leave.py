@@ -73,7 +73,7 @@ async def test_a_damaged_archive_keeps_its_run(
     await leaving.archive(owner, "kept", tmp_path)
     file = tmp_path / "event.jsonl.gz"
     file.write_bytes(file.read_bytes()[:-1] + b"\x00\x00")
-    with pytest.raises(leaving.NotPossible, match="event.jsonl.gz"):
+    with pytest.raises(leaving.NotPossible, match=r"event\.jsonl\.gz"):
         await leaving.purge(owner, "kept", tmp_path)
     assert await owner.fetchval("SELECT count(*) FROM question") > 0
     await owner.close()

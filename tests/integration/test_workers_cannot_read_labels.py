@@ -58,9 +58,7 @@ async def test_the_judge_reads_labels(dsns: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "statement", ["DELETE FROM event", "UPDATE event SET type = 'x'", "DELETE FROM effect"]
 )
-async def test_the_ledger_is_append_only(
-    dsns: dict[str, str], role: str, statement: str
-) -> None:
+async def test_the_ledger_is_append_only(dsns: dict[str, str], role: str, statement: str) -> None:
     """No role that works may change or remove what is ledgered."""
     assert await _refused(dsns[role], statement)
 
