@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from rich.console import Console
 from rich.table import Table
 
 from mia_events.scoring import exact_match
@@ -104,7 +105,7 @@ def _manifest(settings: Settings, rollouts: int) -> Manifest:
 
 def _brief(role: str, choice: ModelChoice) -> ModelChoice:
     # Two plans at temperature 0 would be one plan twice.
-    temperature = 0.7 if role == "planner" else choice.temperature
+    temperature = 0.4 if role == "planner" else choice.temperature
     most = min(choice.max_tokens, _TOKENS.get(role, choice.max_tokens))
     return msgspec.structs.replace(choice, max_tokens=most, temperature=temperature)
 
@@ -158,9 +159,9 @@ async def _print_summary(at: Connected, run_no: int, story: Story) -> int:
         table.add_column(heading, max_width=width, no_wrap=True, overflow="ellipsis")
     for row in rows:
         table.add_row(*_cells(row, gold.get(row.id, ""), story.questions.get(row.id)))
-    out = console()
+    out = Console(highlight=False, width=max(console().width, _LEAST_WIDTH))
     out.print()
-    out.print(table, soft_wrap=False, width=max(out.width, _LEAST_WIDTH))
+    out.print(table)
     return sum(_equal(row, gold.get(row.id, "")) for row in rows)
 
 

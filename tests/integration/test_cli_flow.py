@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -193,6 +194,45 @@ def test_a_killed_worker_changes_nothing(mia: Mia, tmp_path: Path) -> None:
     _until(mia, "killed", lambda run: run["state"] == "ended")
     assert mia.pids()["workers"] not in {before, 0}
     assert 0 == mia("audit", "killed", "--json").returncode
+
+
+def test_answers_are_followed_as_they_come(mia: Mia, tmp_path: Path) -> None:
+    """`--follow` prints what was there and goes on until it is stopped."""
+    _run(mia, "run", "create", "followed")
+    following = subprocess.Popen(
+        mia.command("answers", "--run", "followed", "--follow"),
+        env=mia.environ,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        _run(mia, "ingest", str(_hotpot(tmp_path, 1)), "--run", "followed")
+        assert following.stdout is not None
+        first = json.loads(following.stdout.readline())
+        assert first["type"] in {"question.answered", "question.failed", "rollout.judged"}
+    finally:
+        following.send_signal(signal.SIGINT)
+        following.communicate(timeout=30)
+    assert 130 == following.returncode
+
+
+def test_a_worker_may_be_added_by_hand(mia: Mia) -> None:
+    """In the foreground, for some stages, until SIGTERM: it drains and ends well."""
+    worker = subprocess.Popen(
+        mia.command("worker", "plan", "execute"),
+        env={**mia.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert worker.stdout is not None
+    lines = [worker.stdout.readline()]
+    while "working" not in lines[-1]:
+        assert lines[-1], lines
+        lines.append(worker.stdout.readline())
+    assert "['plan', 'execute']" in lines[-1]
+    worker.terminate()
+    rest, _ = worker.communicate(timeout=60)
+    assert (0, True) == (worker.returncode, "draining" in rest), rest
 
 
 def test_the_demo_tells_its_story(mia: Mia) -> None:
