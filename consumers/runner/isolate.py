@@ -32,8 +32,11 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Isolation:
-    """Runs one attempt in a child process, started by `command`. The worker's configuration and
-    the claim travel on its standard input, so that nothing of them is on a command line.
+    """Runs one attempt in a child process, started by `command`; one child at a time, since a worker
+    that died takes down every command it held, and most of them are innocent.
+
+    The worker's configuration and the claim travel on the child's standard input, so that nothing
+    of them is on a command line.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Isolation:
         self._command = tuple(command)
         self._configuration = configuration
         self._policy = policy
+        self._one_at_a_time = asyncio.Semaphore()
 
     def needed(self, claimed: Claimed) -> bool:
         """Whether enough attempts died with their worker."""
@@ -61,7 +65,8 @@ class Isolation:
         """Run the attempt. Raises what the attempt raised; a death alone counts towards the dead
         letter, which follows at once after the last allowed one.
         """
-        verdict = await self._in_child(claimed)
+        async with self._one_at_a_time:
+            verdict = await self._in_child(claimed)
         if verdict is None:
             await self._died(claimed, attempts)
             return
