@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import importlib
 import os
 import signal
@@ -53,6 +54,7 @@ STAGE_TOPICS: Final[Mapping[str, str]] = {
     "judge": topics.JUDGE,
     "consolidate": topics.CONSOLIDATE,
 }
+_PR_SET_PDEATHSIG: Final = 1
 ADMIT: Final = "admit"
 SWEEP: Final = "sweep"
 EVERYTHING: Final = (*STAGE_TOPICS, ADMIT, SWEEP)
@@ -235,6 +237,14 @@ async def _sweeper(parts: Parts, log: KafkaLog, lanes: Sequence[Lane]) -> Sweepe
     )
 
 
+def die_with_parent() -> None:
+    """End this process when the worker that started it ends (Linux; elsewhere it ends its attempt,
+    which commits only under a claim that still holds).
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def isolated_command() -> tuple[str, ...]:
     """How a process for one command is started."""
     return (sys.executable, "-m", "ops.worker", "--isolated")
@@ -288,6 +298,7 @@ async def isolated(config: WorkerConfig, claimed: Claimed) -> bytes:
 def main(arguments: Sequence[str]) -> None:
     """Run a worker whose configuration comes on standard input."""
     if "--isolated" in arguments:
+        die_with_parent()
         config = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerConfig)
         claimed = msgspec.json.decode(sys.stdin.buffer.readline(), type=Claimed)
         sys.stdout.write(asyncio.run(isolated(config, claimed)).decode() + "\n")

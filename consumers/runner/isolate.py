@@ -32,8 +32,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Isolation:
-    """Runs one attempt in a child process, started by `command`; one child at a time, since a worker
-    that died takes down every command it held, and most of them are innocent.
+    """Runs one attempt in a child process, started by `command`; one child at a time, since a
+    worker that died takes down every command it held, and most of them are innocent.
 
     The worker's configuration and the claim travel on the child's standard input, so that nothing
     of them is on a command line.
