@@ -282,7 +282,7 @@ class InMemoryLedger:
         place = places.get((row.topic or "", row.sent[0]))
         if place is None:
             return False
-        # Gone only if the end was read after the record was written: not if it is newer than the grace.
+        # Gone only if the end was read after the record was written: not if it is younger.
         settled = row.updated_at < self._db.clock() - timedelta(seconds=grace_s)
         return place.committed > row.sent[1] or (place.end <= row.sent[1] and settled)
 

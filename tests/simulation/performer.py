@@ -1,0 +1,137 @@
+"""Performs effects with the scripted model, and keeps account of every call."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import msgspec
+
+from consumers.runner.drive import INTENT
+from consumers.tools.run import run_tool
+from mia_events.effect_codec import Reply, request_sha
+from mia_events.effects import (
+    AnyEffect,
+    Call,
+    Embed,
+    Label,
+    ModelReply,
+    ReadBatch,
+    ReadLabel,
+    ReadRollouts,
+    Recall,
+    UseTool,
+    Vectors,
+)
+from mia_events.steps import Late, Task, Transient
+from storage.inmemory.state import Database
+from storage.ports import LabelStore, Ledger, MemoryStore
+from tests.simulation.process import Process, World
+from tests.support.scripted_replies import asked_by, reply_to, vector_of
+
+__all__ = ["Account", "Performer"]
+
+#: A command is failed at most so often, far below what dead-letters it.
+_MOST_FAILURES = 3
+
+
+@dataclass
+class Account:
+    """Calls by (command, request), and those that had a record before they were made."""
+
+    calls: Counter[tuple[UUID, bytes]] = field(default_factory=Counter)
+    unrepeatable: Counter[tuple[UUID, bytes]] = field(default_factory=Counter)
+    failed: Counter[UUID] = field(default_factory=Counter)
+    repeated: list[str] = field(default_factory=list)
+
+
+class Performer:
+    """The `Performer` of one process."""
+
+    def __init__(
+        self,
+        process: Process,
+        world: World,
+        db: Database,
+        account: Account,
+        ledger: Ledger,
+        memory: MemoryStore,
+        labels: LabelStore,
+        *,
+        moody: bool,
+    ) -> None:
+        self._process = process
+        self._world = world
+        self._db = db
+        self._account = account
+        self._ledger = ledger
+        self._memory = memory
+        self._labels = labels
+        self._moody = moody
+
+    async def perform(self, effect: AnyEffect, task: Task) -> Reply:
+        """See the port."""
+        match effect:
+            case ReadRollouts():
+                found: Reply = await self._ledger.rollouts(effect.question)
+            case ReadBatch():
+                found = await self._ledger.consolidated(effect.run, effect.number)
+            case Recall():
+                found = await self._memory.recall(effect)
+            case ReadLabel():
+                found = Label(await self._labels.label(effect.question))
+            case _:
+                found = await self._call(effect, task)
+        return found
+
+    async def _call(self, effect: Call | Embed | UseTool, task: Task) -> Reply:
+        """A call of something outside, which costs and may fail."""
+        self._count(effect, task)
+        world = self._world
+        await self._process.gate("before a call")
+        await asyncio.sleep(world.pause(world.faults.model_s))
+        await self._process.gate("after a call")
+        if self._account.failed[task.event_id] < _MOST_FAILURES:
+            if world.chance(world.faults.transient_rate):
+                self._account.failed[task.event_id] += 1
+                raise Transient("the model is busy")
+            if world.chance(world.faults.late_rate):
+                self._account.failed[task.event_id] += 1
+                raise Late("the model is loading", world.random.uniform(0.1, 2.0))
+        if isinstance(effect, Call) and self._moody:
+            effect = msgspec.structs.replace(effect, seed=world.random.getrandbits(31))
+        return _reply(effect)
+
+    def _count(self, effect: Call | Embed | UseTool, task: Task) -> None:
+        sha = request_sha(effect)
+        self._account.calls[task.event_id, sha] += 1
+        if isinstance(effect, UseTool) and not effect.idempotent:
+            self._account.unrepeatable[task.event_id, sha] += 1
+        self._account.repeated += [
+            f"{effect.__struct_config__.tag} of {type(task.command).__name__} {task.event_id} "
+            f"was made again by {self._process.name} at {self._world.loop.time():.3f}, "
+            f"although ordinal {row.ordinal} is recorded"
+            for (event, _), row in self._db.effects.items()
+            if event == task.event_id
+            and row.request_sha == sha
+            and row.kind != INTENT
+            and not self._races(task)
+        ]
+
+    def _races(self, task: Task) -> bool:
+        """True when the claim is no longer this process': two of them may be at it at once."""
+        row = self._db.active.get(task.stream)
+        if row is None or row.head.version != task.version or row.claim is None:
+            return True
+        return row.claim >> 32 not in self._process.worker_numbers
+
+
+def _reply(effect: Call | Embed | UseTool) -> Reply:
+    match effect:
+        case Call():
+            text = reply_to(asked_by(effect))
+            return ModelReply(text=text, model=effect.model)
+        case Embed():
+            return Vectors(tuple(map(vector_of, effect.texts)))
+        case UseTool():
+            return run_tool(effect, ())

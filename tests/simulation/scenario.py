@@ -1,0 +1,101 @@
+"""What a simulation is about: a run's shape, who works on it, and what goes wrong."""
+
+from random import Random
+
+import msgspec
+
+from consumers import prompts
+from mia_events.steps import Manifest, ModelChoice
+from tests.simulation.chance import CALM, Faults
+
+__all__ = ["LEASE_S", "Scenario", "undisturbed"]
+
+LEASE_S = 4.0
+_ROLES = ("planner", "executor", "judge", "manager", "router", "embedder")
+_PROMPTS = prompts.load()
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of `questions` questions, worked on by `processes` processes of `slots` slots each."""
+
+    seed: int
+    mode: str
+    questions: int
+    rollouts: int
+    batch_size: int
+    lag: int
+    max_in_flight: int
+    processes: int
+    slots: int
+    partitions: int
+    local_dispatch: bool
+    deadline_s: float | None = None
+    moody: bool = False  #: the model answers the same request differently every time
+    cautious: bool = False  #: the tool must not be repeated on a guess
+    faults: Faults = CALM
+
+    @staticmethod
+    def drawn(seed: int) -> "Scenario":
+        """The scenario of a seed."""
+        random = Random(seed)
+        return Scenario(
+            seed=seed,
+            mode="batch",
+            questions=random.randint(2, 7),
+            rollouts=random.choice([1, 1, 2, 3]),
+            batch_size=random.randint(1, 3),
+            lag=random.choice([0, 1]),
+            max_in_flight=random.choice([1, 3, 256]),
+            processes=random.randint(1, 3),
+            slots=random.choice([1, 2, 8]),
+            partitions=random.randint(1, 4),
+            local_dispatch=random.random() < 0.7,
+            faults=Faults.drawn(random),
+        )
+
+    @staticmethod
+    def hurried(seed: int) -> "Scenario":
+        """As drawn, but the outcome depends on time and chance.
+
+        Questions may have a deadline, the model may be moody, the tool must not always be repeated.
+        """
+        random = Random(f"deadline {seed}")
+        drawn = Scenario.drawn(seed)
+        return msgspec.structs.replace(
+            drawn,
+            mode=random.choice(["live", "batch"]),
+            deadline_s=random.choice([None, 1.0, 5.0, 20.0]),
+            moody=random.random() < 0.7,
+            cautious=random.random() < 0.5,
+        )
+
+    @property
+    def workload(self) -> tuple[int | str | float | None, ...]:
+        """What the outcome depends on; the rest is how it comes about."""
+        return (
+            self.seed, self.mode, self.questions, self.rollouts, self.batch_size, self.lag,
+            self.deadline_s,
+        )  # fmt: skip
+
+    def manifest(self) -> Manifest:
+        """The run's manifest."""
+        return Manifest(
+            mode=self.mode,
+            rollouts=self.rollouts,
+            batch_size=self.batch_size,
+            lag=self.lag,
+            seed=self.seed,
+            deterministic=True,
+            prompts=_PROMPTS,
+            roles={role: ModelChoice(model=f"{role}-model") for role in _ROLES},
+            max_turns=3,
+            max_in_flight=self.max_in_flight,
+            question_deadline_s=self.deadline_s,
+        )
+
+
+def undisturbed(scenario: Scenario) -> Scenario:
+    """The same work by one process, one command at a time, with nothing going wrong."""
+    return msgspec.structs.replace(
+        scenario, processes=1, slots=1, partitions=1, local_dispatch=False, faults=CALM
+    )
