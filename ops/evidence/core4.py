@@ -62,10 +62,11 @@ class Long(msgspec.Struct, frozen=True, kw_only=True):
 
 async def evidence(stack: Stack, folder: Path, *, short: bool = False) -> Evidence:
     """Stop a worker beyond its leases; then let a call last through two rebalances."""
-    stopped = await _stop_one(stack, folder / "stopped", questions=20 if short else 60)
     seconds, session_s, lease_s = (40.0, 6.0, 4.0) if short else (300.0, 10.0, 30.0)
-    long = await _long_call(
-        stack, folder / "long", seconds=seconds, session_s=session_s, lease_s=lease_s
+    # Both mostly wait, each in a cluster of its own.
+    stopped, long = await asyncio.gather(
+        _stop_one(stack, folder / "stopped", questions=20 if short else 60),
+        _long_call(stack, folder / "long", seconds=seconds, session_s=session_s, lease_s=lease_s),
     )
     claims = (*_judge_stopped(stopped), *_judge_long(long))
     return Evidence(figures={"stopped": stopped, "long": long}, claims=claims)

@@ -19,6 +19,8 @@ TITLE: Final = "an event whose handler ends its process is dead-lettered, and it
 #: The module of the tests whose executor dies of these words in a question.
 _HANDLERS: Final = "tests.support.deadly_stages"
 _DEADLY: Final = " [[die]]"
+#: A death is noticed when the lease has run out, and its command sent again after the grace.
+_QUICK: Final[dict[str, Any]] = {"lease_s": 2.0, "grace_s": 1.0, "sweep_every_s": 0.5}
 _LETTERS: Final = """
 SELECT d.stream, d.error_class, d.message, d.attempts, r.question, d.origin
 FROM dead_letter AS d LEFT JOIN rollout AS r ON r.id = d.stream WHERE d.run_no = $1
@@ -38,7 +40,7 @@ async def evidence(stack: Stack, folder: Path, *, short: bool = False) -> Eviden
     """Ask deadly questions among innocent ones."""
     innocent, deadly = (6, 1) if short else (40, 3)
     began, rollouts = time.monotonic(), 2
-    async with cluster(stack, folder, handlers=_HANDLERS, lease_s=3.0) as lab:
+    async with cluster(stack, folder, handlers=_HANDLERS, **_QUICK) as lab:
         for number in (1, 2):
             lab.hire(f"worker-{number}")
         manifest = scripted_manifest(mode="live", deterministic=False, rollouts=rollouts)

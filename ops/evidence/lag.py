@@ -52,13 +52,13 @@ class Lagging(msgspec.Struct, frozen=True, kw_only=True):
 
 async def lag_trial(stack: Stack, folder: Path, *, short: bool) -> Lagging:
     """Let a run lag in three ways, then finish it."""
-    count, phase_s = (40, 8.0) if short else (200, 30.0)
+    count, phase_s = (30, 6.0) if short else (200, 30.0)
     settings: dict[str, Any] = {"grace_s": _GRACE_S, "sweep_every_s": _SWEEP_S, "lease_s": 3.0}
     async with cluster(stack, folder, **settings) as lab:
         run, began = await _fill(lab, count)
         await asyncio.sleep(phase_s)
         waiting, idle = len((await records_of(lab, topics.PLAN))[topics.PLAN]), await _again(lab)
-        slow = lab.hire("slow", _STAGES, slots=2, local_dispatch=False)
+        slow = lab.hire("slow", _STAGES, slots=4, local_dispatch=False)
         await asyncio.sleep(phase_s)
         left, again_slow = int(await lab.desk.value(_FREE, run.run_no)), await _again(lab)
         slow.signal(signal.SIGSTOP)
@@ -93,7 +93,7 @@ async def _fill(lab: Cluster, count: int) -> tuple[RunView, float]:
         lab.hire(f"sweeper-{number}", ("admit", "sweep"))
     manifest = scripted_manifest(mode="live", deterministic=False, rollouts=2, max_in_flight=count)
     run, began = await lab.create_run("lagging", manifest), time.monotonic()
-    await lab.ask(run, cities(count, " [[sleep 0.1]]"))
+    await lab.ask(run, cities(count, " [[sleep 0.3]]"))
     await lab.until_accepted(run, count)
 
     async def all_there() -> bool:
