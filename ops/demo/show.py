@@ -40,6 +40,7 @@ _COLUMNS: Final = {
 }
 _BATCH: Final = 5
 _ROLLOUTS: Final = 2
+_TURNS: Final = 4  # a small model repeats itself for as many as it gets
 #: A small model says in this many tokens what it has to say, and the CPU has to make each of them.
 _TOKENS: Final = {"planner": 120, "executor": 160, "manager": 110, "judge": 32, "router": 32}
 
@@ -95,11 +96,17 @@ async def show(
 
 
 def _manifest(settings: Settings, rollouts: int) -> Manifest:
-    roles = choices(settings)
+    roles, turns = choices(settings), None
     if needs_embedded(settings):
-        roles = {role: _brief(role, choice) for role, choice in roles.items()}
+        roles, turns = {role: _brief(role, one) for role, one in roles.items()}, _TURNS
     return manifest_of(
-        settings, mode="batch", batch_size=_BATCH, rollouts=rollouts, lag=0, roles=roles
+        settings,
+        mode="batch",
+        batch_size=_BATCH,
+        rollouts=rollouts,
+        lag=0,
+        roles=roles,
+        max_turns=turns,
     )
 
 
