@@ -234,6 +234,7 @@ async def _sweeper(parts: Parts, log: KafkaLog, lanes: Sequence[Lane]) -> Sweepe
         partitions=parts.config.partitions,
         every_s=parts.config.sweep_every_s,
         grace_s=parts.config.grace_s,
+        alone=not lanes,
     )
 
 

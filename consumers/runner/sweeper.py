@@ -21,8 +21,8 @@ from schemas.events import RolloutFailed
 from storage.ports import PendingCommit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Protocol
+    from collections.abc import Callable, Coroutine, Sequence
+    from typing import Any, Protocol
 
     from consumers.runner.committer import Committer
     from consumers.runner.context import Context
@@ -48,7 +48,8 @@ _TOPICS_EVERY = 5
 
 class Sweeper:
     """One round about every `every_s` seconds. `grace_s`: how long a committed event may take to be
-    published and marked before it counts as never sent.
+    published and marked before it counts as never sent. `alone`: no lane of this process runs the
+    publisher and the committer, so they run with the sweeper.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Sweeper:
         partitions: int,
         every_s: float = 1.0,
         grace_s: float = 3.0,
+        alone: bool = False,
     ) -> None:
         self._ledger = ledger
         self._log = log
@@ -73,9 +75,17 @@ class Sweeper:
         self._partitions = partitions
         self._every_s = every_s
         self._grace_s = grace_s
+        self._alone = alone
         self._groups = {topic: topics.group_of(topic) for topic in topics.COMMANDS}
         self._rounds = 0
         self.resent = 0
+
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs as long as the worker does."""
+        if not self._alone:
+            return [self.run()]
+        sends = self._publisher
+        return [self.run(), self._committer.run(), sends.run(), sends.mark_forever()]
 
     async def run(self) -> None:
         """Sweep for ever."""

@@ -169,7 +169,7 @@ class Worker:
         if self._admission is not None:
             parts += self._admission.background()
         if self._sweeper is not None:
-            parts.append(self._sweeper.run())
+            parts += self._sweeper.background()
         parts.append(Watchdog(limit_s=self._options.stuck_s).run())
         tasks = [asyncio.ensure_future(part) for part in parts]
         stop = asyncio.ensure_future(self._stop.wait())

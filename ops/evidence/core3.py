@@ -112,9 +112,9 @@ def _storm(lagging: Lagging) -> list[Claim]:
             lagging.left_by_slow > 0 and lagging.again_slow == 0,
         ),
         Claim(
-            f"while it was stopped, at most the {lagging.held} commands it held were sent again "
-            f"({lagging.again_stopped})",
-            lagging.again_stopped <= lagging.held,
+            f"while it was stopped, {lagging.again_stopped} were sent again, at most the "
+            f"{lagging.held} that it held and the {lagging.unmarked} whose place it had not noted",
+            lagging.again_stopped <= lagging.held + lagging.unmarked,
         ),
         Claim("the lagging run ended, auditor clean", lagging.outcome.whole),
     ]

@@ -21,9 +21,13 @@ from ops.chaos.trial import Outcome, outcome_of
 
 __all__ = ["Lagging", "lag_trial"]
 
-_GRACE_S: Final = 1.5
+_GRACE_S: Final = 3.0
 _SWEEP_S: Final = 0.5
 _HELD: Final = "SELECT count(*) FROM active WHERE run_no = $1 AND claim IS NOT NULL"
+_UNMARKED: Final = """
+SELECT count(*) FROM active
+WHERE run_no = $1 AND topic IS NOT NULL AND claim IS NULL AND sent_offset IS NULL
+"""
 _FREE: Final = (
     "SELECT count(*) FROM active WHERE run_no = $1 AND topic IS NOT NULL AND claim IS NULL"
 )
@@ -33,8 +37,9 @@ class Lagging(msgspec.Struct, frozen=True, kw_only=True):
     """What lay in the topics and what was sent again, phase by phase.
 
     Counted from the topics themselves. Bounds: nothing was lost and no mark of a place was lost in
-    the first two phases, so nothing may be sent again; a command whose lease ran out is sent once
-    more, since its record has been taken from the topic.
+    the first two phases, so nothing may be sent again. In the third a command whose lease ran out
+    (`held`) is sent once more, since its record has been taken from the topic; so is one whose
+    place its publisher did not note down any more when it was stopped (`unmarked`).
     """
 
     waiting: int
@@ -45,6 +50,7 @@ class Lagging(msgspec.Struct, frozen=True, kw_only=True):
     slow_s: float
     again_slow: int
     held: int
+    unmarked: int
     again_stopped: int
     again_in_all: Mapping[str, int]
     outcome: Outcome
@@ -52,17 +58,19 @@ class Lagging(msgspec.Struct, frozen=True, kw_only=True):
 
 async def lag_trial(stack: Stack, folder: Path, *, short: bool) -> Lagging:
     """Let a run lag in three ways, then finish it."""
-    count, phase_s = (30, 6.0) if short else (200, 30.0)
+    count, phase_s = (30, 8.0) if short else (200, 30.0)
     settings: dict[str, Any] = {"grace_s": _GRACE_S, "sweep_every_s": _SWEEP_S, "lease_s": 3.0}
     async with cluster(stack, folder, **settings) as lab:
         run, began = await _fill(lab, count)
         await asyncio.sleep(phase_s)
         waiting, idle = len((await records_of(lab, topics.PLAN))[topics.PLAN]), await _again(lab)
         slow = lab.hire("slow", _STAGES, slots=4, local_dispatch=False)
+        await until("the slow worker works", lambda: _works(lab, run), limit_s=60, every_s=0.1)
         await asyncio.sleep(phase_s)
         left, again_slow = int(await lab.desk.value(_FREE, run.run_no)), await _again(lab)
         slow.signal(signal.SIGSTOP)
         held = int(await lab.desk.value(_HELD, run.run_no))
+        unmarked = int(await lab.desk.value(_UNMARKED, run.run_no))
         await asyncio.sleep(phase_s)
         again_stopped = await _again(lab) - again_slow
         slow.signal(signal.SIGCONT)
@@ -77,6 +85,7 @@ async def lag_trial(stack: Stack, folder: Path, *, short: bool) -> Lagging:
         slow_s=phase_s,
         again_slow=again_slow,
         held=held,
+        unmarked=unmarked,
         again_stopped=again_stopped,
         again_in_all=in_all,
         outcome=outcome,
@@ -101,6 +110,10 @@ async def _fill(lab: Cluster, count: int) -> tuple[RunView, float]:
 
     await until(f"{count} commands lie in {topics.PLAN}", all_there, limit_s=60)
     return run, began
+
+
+async def _works(lab: Cluster, run: RunView) -> bool:
+    return bool(await lab.desk.value(_HELD, run.run_no))
 
 
 async def _again(lab: Cluster) -> int:
