@@ -27,7 +27,7 @@ __all__ = ["Outcome", "show"]
 
 _POLL_S: Final = 0.3
 _SILENCE_S: Final = 600.0
-_LEAST_WIDTH: Final = 140  # a pipe says 80
+_LEAST_WIDTH: Final = 160  # a pipe says 80
 _COLUMNS: Final = {
     "#": 4,
     "question": 60,
