@@ -150,7 +150,7 @@ class KafkaLog:
             rebalance_timeout_ms=self._session_ms,
             max_poll_interval_ms=300_000,
             max_poll_records=1000,
-            metadata_max_age_ms=30_000,
+            metadata_max_age_ms=5_000,  # how long a topic that was made anew goes unnoticed
             fetch_max_wait_ms=500,
         )
         consumer.subscribe([self._prefix + topic], listener=_Listener(revoked))
