@@ -117,7 +117,7 @@ _QUESTIONS: Final[dict[str, _Make]] = {
     "huge": lambda run, n: _question(run, n, question="h" * _HUGE),
     "unknown run": lambda _, n: _question("nowhere", n),
     "run is a number": lambda run, n: _question(run, n, run=n),
-    "run's name too long": lambda run, n: _question(run * 30, n),
+    "run's name too long": lambda run, n: _question(run * 300, n),
     "source without row": lambda run, n: _question(run, n, source="s"),
     "id is a list": lambda run, n: _question(run, n, id=[n]),
     "id too long": lambda run, n: _question(run, n, id="i" * 300 + str(n)),
