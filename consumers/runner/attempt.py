@@ -76,7 +76,7 @@ class Attempts:
         repeated = claimed.attempt > 1 or claimed.released
         recorded = await self._recorded(claimed) if repeated else []
         while True:
-            drive = Drive(handler, task, recorded)
+            drive = Drive(handler, task, recorded, claim=claimed.claim)
             try:
                 step = await self._finish(drive, task)
                 return await self._commit(task, step, claimed, drive.take())
@@ -129,12 +129,17 @@ class Attempts:
                 future.cancel()
 
     async def _arrived(self, drive: Drive, done: list[tuple[Ask, asyncio.Task[Reply]]]) -> None:
+        """Keep what came before anything that failed is raised: it must not be called again."""
+        failures = [error for _, future in done if (error := future.exception()) is not None]
         for ask, future in sorted(done, key=lambda pair: pair[0].ordinal):
-            drive.give(ask, future.result())
+            if future.exception() is None:
+                drive.give(ask, future.result())
         if drive.step is None and drive.asks:
             rows = drive.take()
             if rows:
                 await self._record(rows)
+        if failures:
+            raise failures[0]
 
     async def _record(self, rows: tuple[EffectRow, ...]) -> None:
         outcome = await self._committer.submit(PendingCommit(effects=rows))

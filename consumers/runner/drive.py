@@ -39,16 +39,22 @@ class Drive:
     """
 
     __slots__ = (
-        "_group", "_intents", "_missing", "_next", "_plan", "_recorded", "_replies", "_sealed",
-        "_seen", "_task", "_unsaved", "asks", "step",
+        "_claim", "_group", "_intents", "_missing", "_next", "_plan", "_recorded", "_replies",
+        "_sealed", "_seen", "_task", "_unsaved", "asks", "step",
     )  # fmt: skip
 
-    def __init__(self, handler: Handler, task: Task, recorded: Iterable[EffectRow] = ()) -> None:
-        """Start the handler. Raises what it raises, `NonDeterminism` and `OutcomeUnknown`."""
+    def __init__(
+        self, handler: Handler, task: Task, recorded: Iterable[EffectRow] = (), *, claim: int = 0
+    ) -> None:
+        """Start the handler. Raises what it raises, `NonDeterminism` and `OutcomeUnknown`.
+
+        `claim` signs intents, so that of two workers at one command only one may call.
+        """
         self.step: Step | None = None
         self.asks: tuple[Ask, ...] = ()
         self._task = task
         self._recorded = {row.ordinal: row for row in recorded}
+        self._claim = claim
         self._plan = handler(task)
         self._group = False
         self._replies: dict[int, Reply | None] = {}
@@ -162,7 +168,7 @@ class Drive:
         row = self._recorded.get(ordinal)
         if row is None:
             self._intents = True
-            self._unsaved.append(self._record(ordinal, INTENT, sha, b""))
+            self._unsaved.append(self._record(ordinal, INTENT, sha, b"%d" % self._claim))
             return
         self._check(row, INTENT, sha)
         if ordinal + 1 not in self._recorded:

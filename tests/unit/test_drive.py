@@ -199,7 +199,7 @@ def test_an_unrepeatable_tool_declares_its_intent_first() -> None:
     drive = Drive(_mailing, _task())
     assert drive.must_record
     (intent,) = drive.take()
-    assert (0, INTENT, b"") == (intent.ordinal, intent.kind, intent.result)
+    assert (0, INTENT) == (intent.ordinal, intent.kind)
     assert 1 == drive.asks[0].ordinal
     drive.give(drive.asks[0], ToolResult(ok=True, text="sent"))
     rows = (intent, *drive.take())
@@ -211,6 +211,13 @@ def test_an_intent_without_a_result_is_an_unknown_outcome() -> None:
     (intent,) = Drive(_mailing, _task()).take()
     with pytest.raises(OutcomeUnknown, match="'mail' was about to be called"):
         Drive(_mailing, _task(), (intent,))
+
+
+def test_two_workers_never_sign_the_same_intent() -> None:
+    """The second one's record differs from the first's: a conflict, and no second call."""
+    first, second = [Drive(_mailing, _task(), claim=claim).take()[0] for claim in (1, 2)]
+    assert first.result != second.result
+    assert first.request_sha == second.request_sha
 
 
 def test_a_repeatable_tool_needs_no_intent() -> None:
