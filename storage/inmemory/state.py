@@ -44,9 +44,10 @@ class NewEvent:
 
 @dataclass(kw_only=True)
 class EventRow(NewEvent):
-    """An appended event."""
+    """An appended event; `place` counts all events of the database."""
 
     seq: int
+    place: int
     at: datetime
     hash: bytes
 
@@ -238,6 +239,7 @@ class Database:
     memories: list[MemoryRow] = field(default_factory=list)
     credits: dict[tuple[UUID, UUID], Credit] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
+    appended: int = 0
 
     def append(self, head: Head, new: NewEvent) -> Emitted:
         """Append an event and move the stream's head. Raises `ValueError` for an id used before."""
@@ -257,7 +259,10 @@ class Database:
             body_sha256=sha256(new.body).digest(),
             type_=new.type,
         )
-        past.append(EventRow(**vars(new), seq=head.version, at=now, hash=head.hash))
+        self.appended += 1
+        past.append(
+            EventRow(**vars(new), seq=head.version, place=self.appended, at=now, hash=head.hash)
+        )
         return emitted(past[-1], new.topic or "")
 
     def bodies(self, stream: UUID, known: int = 0) -> tuple[bytes, ...]:

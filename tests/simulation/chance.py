@@ -16,6 +16,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     crash_rate: float = 0.0
     kills: int = 0  #: processes that die at any time
     freezes: int = 0  #: processes that stand still, mostly beyond their leases
+    renewal_loss: float = 0.0  #: renewals that do not arrive, so that leases run out under work
     drains: int = 0  #: processes that are asked to end, and are started again
     ledger_outages: int = 0
     ledger_error_rate: float = 0.0  #: round trips that are answered with an error
@@ -45,7 +46,8 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
             crashes=some(8),
             crash_rate=random.choice([0.002, 0.01, 0.05]),
             kills=some(4),
-            freezes=some(3),
+            freezes=some(4),
+            renewal_loss=random.choice([0.0, 0.0, 0.3, 1.0]),
             drains=some(2),
             ledger_outages=some(2),
             ledger_error_rate=rate(0.02),

@@ -13,7 +13,16 @@ from consumers.stages import STAGES
 from mia_events import ids, topics
 from mia_events.chain import GENESIS, chain_hash
 from mia_events.digest import MemoryLine, QuestionLine, content_hash, run_digest
-from mia_events.effects import UNRECORDED
+from mia_events.effects import (
+    UNRECORDED,
+    AnyEffect,
+    Consolidated,
+    ConsolidatedQuestion,
+    ReadBatch,
+    ReadRollouts,
+    Rollouts,
+    RolloutView,
+)
 from mia_events.lifecycle import ENDED, TABLES, Kind
 from mia_events.steps import QuestionView, RunView, Task
 from schemas.envelope import decode_envelope, decode_payload, encode_payload
@@ -21,6 +30,8 @@ from storage.inmemory.state import Database, EventRow
 from tests.simulation.simulate import Result, conditions
 
 __all__ = ["digest_of", "findings"]
+
+_ENDS = {"rollout.judged", "rollout.failed"}
 
 
 def findings(result: Result) -> list[str]:
@@ -176,8 +187,7 @@ def _joins_are_complete(db: Database) -> Iterator[str]:
 def _effects_lead_to_their_steps(db: Database) -> Iterator[str]:
     """Each committed step follows from its recorded effects: the handler is run over them again.
 
-    Steps that read other streams cannot be repeated afterwards; of those only the records are
-    compared with what the handler asks for.
+    What it reads of other streams is read as of its command.
     """
     recorded: dict[UUID, list[int]] = {}
     for event_id, ordinal in db.effects:
@@ -201,15 +211,50 @@ def _repeat(
     handler = STAGES[command.topic or ""][type(task.command)]
     try:
         drive = Drive(handler, task, rows)
+        while drive.asks and isinstance(drive.asks[0].effect, UNRECORDED):
+            drive.give(drive.asks[0], _read(db, drive.asks[0].effect, command.place))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
         yield f"{command.type} {command.id} cannot be repeated: {error!r}"
         return
-    if drive.step is not None:
-        if encode_payload(drive.step.event) != event.body:
-            yield f"{command.type} {command.id} does not lead to {event.body[:200]!r}"
-    elif not any(isinstance(ask.effect, UNRECORDED) for ask in drive.asks):
+    if drive.step is None:
         yield f"{command.type} {command.id} was committed without record {drive.asks[0].ordinal}"
+    elif encode_payload(drive.step.event) != event.body:
+        yield f"{command.type} {command.id} does not lead to {event.body[:200]!r}"
     drive.close()
+
+
+def _read(db: Database, effect: AnyEffect, place: int) -> Rollouts | Consolidated:
+    """What a read found when only the first `place` events were there."""
+    if isinstance(effect, ReadRollouts):
+        views = [
+            RolloutView(
+                number=row.number,
+                id=row.id,
+                ended=any(event.type in _ENDS for event in _until(db, row.id, place)),
+                history=_bodies(db, row.id, place),
+            )
+            for row in db.rollouts.values()
+            if row.question == effect.question
+        ]
+        return Rollouts(tuple(sorted(views, key=lambda view: view.number)))
+    assert isinstance(effect, ReadBatch)
+    rows = [row for row in db.questions.values() if row.batch == effect.number]
+    return Consolidated(
+        tuple(
+            ConsolidatedQuestion(
+                question=row.id, position=row.pos, body=_bodies(db, row.id, place)[-1]
+            )
+            for row in sorted(rows, key=lambda row: row.pos)
+        )
+    )
+
+
+def _until(db: Database, stream: UUID, place: int) -> list[EventRow]:
+    return [event for event in db.events[stream] if event.place <= place]
+
+
+def _bodies(db: Database, stream: UUID, place: int) -> tuple[msgspec.Raw, ...]:
+    return tuple(msgspec.Raw(event.body) for event in _until(db, stream, place))
 
 
 def _task(db: Database, history: list[EventRow]) -> Task:

@@ -35,9 +35,11 @@ def judge(seed: int, *, hurried: bool = False) -> Verdict:
     return judge_scenario(scenario, command=command, compare=not hurried)
 
 
-def judge_scenario(scenario: Scenario, *, command: str = "", compare: bool = True) -> Verdict:
+def judge_scenario(
+    scenario: Scenario, *, command: str = "", compare: bool = True, limit_s: float = 2_000.0
+) -> Verdict:
     """The verdict on any scenario. Outcomes that depend on time are not compared."""
-    result = simulate(scenario)
+    result = simulate(scenario, limit_s=limit_s)
     found = findings(result)
     digest = digest_of(result.db)
     if compare and result.finished is not None:

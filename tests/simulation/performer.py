@@ -98,32 +98,32 @@ class Performer:
             if world.chance(world.faults.late_rate):
                 self._account.failed[task.event_id] += 1
                 raise Late("the model is loading", world.random.uniform(0.1, 2.0))
-        if isinstance(effect, Call) and self._moody:
-            effect = msgspec.structs.replace(effect, seed=world.random.getrandbits(31))
-        return _reply(effect)
+        return _reply(self._in_a_mood(effect) if self._moody else effect)
+
+    def _in_a_mood(self, effect: Call | Embed | UseTool) -> Call | Embed | UseTool:
+        """Another request than the one that was made, with as good an answer."""
+        match effect:
+            case Call():
+                return msgspec.structs.replace(effect, seed=self._world.random.getrandbits(31))
+            case Embed(texts=texts):
+                more = self._world.random.choice(["", " indeed", " then"])
+                return msgspec.structs.replace(effect, texts=tuple(t + more for t in texts))
+            case UseTool():
+                return effect
 
     def _count(self, effect: Call | Embed | UseTool, task: Task) -> None:
         sha = request_sha(effect)
         self._account.calls[task.event_id, sha] += 1
         if isinstance(effect, UseTool) and not effect.idempotent:
             self._account.unrepeatable[task.event_id, sha] += 1
-        self._account.repeated += [
-            f"{effect.__struct_config__.tag} of {type(task.command).__name__} {task.event_id} "
-            f"was made again by {self._process.name} at {self._world.loop.time():.3f}, "
-            f"although ordinal {row.ordinal} is recorded"
-            for (event, _), row in self._db.effects.items()
-            if event == task.event_id
-            and row.request_sha == sha
-            and row.kind != INTENT
-            and not self._races(task)
-        ]
-
-    def _races(self, task: Task) -> bool:
-        """True when the claim is no longer this process': two of them may be at it at once."""
-        row = self._db.active.get(task.stream)
-        if row is None or row.head.version != task.version or row.claim is None:
-            return True
-        return row.claim >> 32 not in self._process.worker_numbers
+        for ordinal in sorted(self._process.known.get(task.event_id, ())):
+            row = self._db.effects[task.event_id, ordinal]
+            if row.request_sha == sha and row.kind != INTENT:
+                self._account.repeated.append(
+                    f"{row.kind} of {type(task.command).__name__} {task.event_id} was made again "
+                    f"by {self._process.name} at {self._world.loop.time():.3f}, although ordinal "
+                    f"{ordinal} was recorded when it took the command"
+                )
 
 
 def _reply(effect: Call | Embed | UseTool) -> Reply:

@@ -5,14 +5,17 @@ simulation delays it, answers with an error, stops it, or ends it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from random import Random
 from typing import Any, TypeVar, cast
+from uuid import UUID
 
 from consumers.runner.log import LogUnavailable, Place, Record, Revoked
-from storage.ports import TopicState
+from storage.inmemory.state import Database
+from storage.ports import Claimed, TopicState
 from tests.simulation.broker import Broker, Member
 from tests.simulation.chance import Faults
 from tests.simulation.loop import VirtualLoop
@@ -35,21 +38,45 @@ class Unreachable(ConnectionError):
 class World:
     """What all processes of a simulation share. `trace` is what happened, for the reader."""
 
-    def __init__(self, loop: VirtualLoop, seed: int, faults: Faults, broker: Broker) -> None:
+    def __init__(
+        self, loop: VirtualLoop, seed: int, faults: Faults, broker: Broker, db: Database
+    ) -> None:
         self.loop = loop
         self.random = Random(seed)
         self.faults = faults
         self.broker = broker
+        self._db = db
         self.crashes_left = faults.crashes
         self.ledger_away = False
         self.log_away = False
         self.processes: list[Process] = []
         self.trace: list[str] = []
+        self.seen: Counter[str] = Counter()
         loop.set_task_factory(_owned_task)
 
     def note(self, what: str) -> None:
         """Remember what happened, with the time."""
         self.trace.append(f"{self.loop.time():9.3f} {what}")
+
+    def count(self, name: str, result: Any) -> None:
+        """Count what the ledger did, so that a test can say what was reached."""
+        match name:
+            case "commit":
+                self.seen.update(result.outcomes)
+            case "claim":
+                self.seen["taken over"] += sum(claimed.attempt > 1 for claimed in result)
+                self.seen["suspected"] += sum(
+                    claimed.attempt - claimed.failures - claimed.isolated_deaths > 2
+                    for claimed in result
+                )
+            case "unsent":
+                self.seen["sent again"] += len(result)
+            case "overdue":
+                self.seen["overdue"] += len(result)
+
+    def recorded(self, event_id: UUID) -> frozenset[int]:
+        """The ordinals that are recorded for a command."""
+        return frozenset(ordinal for event, ordinal in self._db.effects if event == event_id)
 
     @property
     def faulty(self) -> bool:
@@ -85,7 +112,7 @@ class Process:
         self.alive = True
         self._thaw: asyncio.Event = asyncio.Event()
         self._thaw.set()
-        self.worker_numbers: set[int] = set()
+        self.known: dict[UUID, frozenset[int]] = {}
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order in which they were made
         world.processes.append(self)
 
@@ -118,6 +145,11 @@ class Process:
         self._world.note(f"{self.name} stands still for {seconds:.2f} s")
         self._thaw.clear()
         self._world.loop.call_later(seconds, self._thaw.set)
+
+    def granted(self, claims: Iterable[Claimed]) -> None:
+        """Remember which effects were recorded when a command was granted to this process."""
+        for claimed in claims:
+            self.known[claimed.event_id] = self._world.recorded(claimed.event_id)
 
     @property
     def frozen(self) -> bool:
@@ -154,7 +186,12 @@ class _Gated:
         async def call(*arguments: Any, **options: Any) -> Any:
             await self._process.gate(f"before {name}")
             self._answers(name)
+            if name == "renew" and self._world.chance(self._world.faults.renewal_loss):
+                raise Unreachable("the renewal was lost")
             result = await method(*arguments, **options)
+            self._world.count(name, result)
+            if name == "claim":
+                self._process.granted(result)
             await self._process.gate(f"after {name}")
             self._answers(name)
             return result

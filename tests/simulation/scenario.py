@@ -8,9 +8,8 @@ from consumers import prompts
 from mia_events.steps import Manifest, ModelChoice
 from tests.simulation.chance import CALM, Faults
 
-__all__ = ["LEASE_S", "Scenario", "undisturbed"]
+__all__ = ["Scenario", "undisturbed"]
 
-LEASE_S = 4.0
 _ROLES = ("planner", "executor", "judge", "manager", "router", "embedder")
 _PROMPTS = prompts.load()
 
@@ -29,6 +28,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     partitions: int
     local_dispatch: bool
+    lease_s: float = 4.0
     deadline_s: float | None = None
     moody: bool = False  #: the model answers the same request differently every time
     cautious: bool = False  #: the tool must not be repeated on a guess
@@ -50,6 +50,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             slots=random.choice([1, 2, 8]),
             partitions=random.randint(1, 4),
             local_dispatch=random.random() < 0.7,
+            lease_s=random.choice([0.5, 1.0, 4.0]),
             faults=Faults.drawn(random),
         )
 

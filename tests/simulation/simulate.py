@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import random as chance
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from tests.simulation.broker import Broker
 from tests.simulation.loop import VirtualLoop, run_virtually
 from tests.simulation.performer import Account, Performer
 from tests.simulation.process import GatedLog, Process, World, gated
-from tests.simulation.scenario import LEASE_S, Scenario
+from tests.simulation.scenario import Scenario
 from tests.support.scripted_replies import gold_for
 
 __all__ = ["Result", "conditions", "simulate"]
@@ -56,6 +57,7 @@ class Result:
     broker: Broker
     account: Account
     trace: list[str]
+    seen: Counter[str]
     errors: list[str]
     finished: float | None
 
@@ -128,8 +130,8 @@ class _Simulation:
         self._loop = loop
         self._scenario = scenario
         self._db = Database(clock=loop.clock)
-        self._broker = Broker(partitions=scenario.partitions, session_s=LEASE_S / 2)
-        self._world = World(loop, scenario.seed, scenario.faults, self._broker)
+        self._broker = Broker(partitions=scenario.partitions, session_s=1.5)
+        self._world = World(loop, scenario.seed, scenario.faults, self._broker, self._db)
         self._account = Account()
         self._runs = InMemoryRuns(self._db)
         self._names = itertools.count(1)
@@ -155,7 +157,7 @@ class _Simulation:
         await self._stop(parts)
         return Result(
             self._scenario, self._db, self._broker, self._account, self._world.trace,
-            self._errors, finished,
+            self._world.seen, self._errors, finished,
         )  # fmt: skip
 
     def _remember(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -240,7 +242,7 @@ class _Simulation:
         memory: MemoryStore = gated(process, world, InMemoryMemories(self._db))
         log = GatedLog(process, world)
         options = WorkerOptions(
-            slots=self._scenario.slots, lease_s=LEASE_S, drain_s=LEASE_S,
+            slots=self._scenario.slots, lease_s=self._scenario.lease_s, drain_s=4.0,
             local_dispatch=self._scenario.local_dispatch, retries=_RETRIES,
         )  # fmt: skip
         context = Context(ledger)
@@ -275,7 +277,6 @@ class _Simulation:
         admission: Admission,
     ) -> Lane:
         number = next(self._numbers)
-        process.worker_numbers.add(number)
         lanes: dict[str, Lane] = {}
         lanes["lane"] = Lane(
             ledger=ledger,
@@ -318,7 +319,7 @@ class _Simulation:
     async def _freeze(self) -> None:
         process = self._some_process()
         if process is not None and not process.frozen:
-            process.freeze(self._world.random.uniform(0.2, 3 * LEASE_S))
+            process.freeze(self._world.random.uniform(0.2, 12.0))
 
     async def _drain(self) -> None:
         process = self._some_process()
