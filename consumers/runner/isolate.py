@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 
+_AWAY_S = 0.5
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """How an isolated attempt ended, as its process reports it in its last line of output."""
 
@@ -127,6 +130,8 @@ async def attempt_alone(claimed: Claimed, attempts: Attempts) -> Verdict:
         return Verdict("lost")
     except Late as error:
         return Verdict("late", str(error), error.delay_s)
+    except ConnectionError as error:  # the ledger is away: the command is not to blame
+        return Verdict("late", str(error), _AWAY_S)
     except Poison as error:
         return Verdict("poison", f"{type(error).__name__}: {error}")
     except Exception as error:  # noqa: BLE001 - reported to the parent, which classifies it

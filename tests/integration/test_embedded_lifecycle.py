@@ -93,6 +93,14 @@ def _gone(*pids: int) -> bool:
     return not any(identity.identify(pid) for pid in pids)
 
 
+def _let_go(mia: Mia) -> bool:
+    """Wait for the kernel: it closes the files of a killed process after its first thread's end."""
+    deadline = time.monotonic() + 5
+    while mia.home.is_held() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not mia.home.is_held()
+
+
 def _written(mia: Mia) -> str:
     """Write a value of this call's own, committed."""
     value = uuid.uuid4().hex
@@ -179,6 +187,7 @@ def test_kill_9_leaves_nothing_up_cannot_deal_with(mia: Mia, victims: tuple[str,
     for victim in victims:
         os.kill(pids[victim], signal.SIGKILL)
     assert _gone(pids["supervisor"])
+    assert _let_go(mia)
     assert mia.status()["phase"] == "lost"
     mia.up()
     assert _gone(*pids.values())

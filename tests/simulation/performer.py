@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -29,7 +30,7 @@ from storage.ports import LabelStore, Ledger, MemoryStore
 from tests.simulation.process import Process, World
 from tests.support.scripted_replies import asked_by, reply_to, vector_of
 
-__all__ = ["Account", "Performer"]
+__all__ = ["Account", "ChildDied", "Performer", "alone"]
 
 #: A command is failed at most so often, far below what dead-letters it.
 _MOST_FAILURES = 3
@@ -43,6 +44,14 @@ class Account:
     unrepeatable: Counter[tuple[UUID, bytes]] = field(default_factory=Counter)
     failed: Counter[UUID] = field(default_factory=Counter)
     repeated: list[str] = field(default_factory=list)
+
+
+class ChildDied(BaseException):
+    """An isolated attempt ended its process; its parent lives."""
+
+
+#: True in an attempt that runs alone.
+alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 class Performer:
@@ -59,6 +68,7 @@ class Performer:
         labels: LabelStore,
         *,
         moody: bool,
+        deadly_rate: float,
     ) -> None:
         self._process = process
         self._world = world
@@ -68,6 +78,7 @@ class Performer:
         self._memory = memory
         self._labels = labels
         self._moody = moody
+        self._deadly_rate = deadly_rate
 
     async def perform(self, effect: AnyEffect, task: Task) -> Reply:
         """See the port."""
@@ -87,6 +98,7 @@ class Performer:
     async def _call(self, effect: Call | Embed | UseTool, task: Task) -> Reply:
         """A call of something outside, which costs and may fail."""
         self._count(effect, task)
+        self._dies_of(effect)
         world = self._world
         await self._process.gate("before a call")
         await asyncio.sleep(world.pause(world.faults.model_s))
@@ -99,6 +111,17 @@ class Performer:
                 self._account.failed[task.event_id] += 1
                 raise Late("the model is loading", world.random.uniform(0.1, 2.0))
         return _reply(self._in_a_mood(effect) if self._moody else effect)
+
+    def _dies_of(self, effect: Call | Embed | UseTool) -> None:
+        """Some requests end whoever makes them: the process, or the child that runs one alone."""
+        if not isinstance(effect, Call) or effect.role != "executor":
+            return
+        if int.from_bytes(request_sha(effect)[:2], "big") >= self._deadly_rate * 65_536:
+            return
+        if alone.get():
+            raise ChildDied
+        self._process.kill("of its own command")
+        raise asyncio.CancelledError
 
     def _in_a_mood(self, effect: Call | Embed | UseTool) -> Call | Embed | UseTool:
         """Another request than the one that was made, with as good an answer."""

@@ -32,6 +32,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float | None = None
     moody: bool = False  #: the model answers the same request differently every time
     cautious: bool = False  #: the tool must not be repeated on a guess
+    deadly_rate: float = 0.0  #: executor turns that end the process that handles them, always
     faults: Faults = CALM
 
     @staticmethod
@@ -51,6 +52,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             partitions=random.randint(1, 4),
             local_dispatch=random.random() < 0.7,
             lease_s=random.choice([0.5, 1.0, 4.0]),
+            deadly_rate=random.choice([0.0, 0.0, 0.0, 0.1]),
             faults=Faults.drawn(random),
         )
 

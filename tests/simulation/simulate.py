@@ -36,7 +36,7 @@ from storage.inmemory.state import Database
 from storage.ports import Claimed, LabelStore, Ledger, MemoryStore
 from tests.simulation.broker import Broker
 from tests.simulation.loop import VirtualLoop, run_virtually
-from tests.simulation.performer import Account, Performer
+from tests.simulation.performer import Account, ChildDied, Performer, alone
 from tests.simulation.process import GatedLog, Process, World, gated
 from tests.simulation.scenario import Scenario
 from tests.support.scripted_replies import gold_for
@@ -112,7 +112,13 @@ class _Isolation(Isolation):
         self._lanes = lanes
 
     async def _in_child(self, claimed: Claimed) -> Verdict | None:
-        return await attempt_alone(claimed, self._lanes["lane"].attempts)
+        token = alone.set(True)
+        try:
+            return await attempt_alone(claimed, self._lanes["lane"].attempts)
+        except ChildDied:
+            return None
+        finally:
+            alone.reset(token)
 
 
 class _Artifacts:
@@ -252,7 +258,7 @@ class _Simulation:
         )
         performer = Performer(
             process, world, self._db, self._account, ledger, memory, labels,
-            moody=self._scenario.moody,
+            moody=self._scenario.moody, deadly_rate=self._scenario.deadly_rate,
         )  # fmt: skip
         lanes = [
             self._lane(process, ledger, log, performer, options, names, admission)

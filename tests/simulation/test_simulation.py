@@ -5,6 +5,7 @@ import pytest
 from tests.simulation.chance import CALM, Faults
 from tests.simulation.judge import judge, judge_scenario
 from tests.simulation.scenario import Scenario
+from tests.simulation.simulate import simulate
 
 _SEEDS_PER_TEST = 10
 
@@ -48,6 +49,19 @@ def test_a_run_whose_every_misfortune_happens() -> None:
     assert () == judge_scenario(scenario).findings
 
 
+def test_a_command_that_ends_its_processes_is_dead_lettered_and_its_group_ends() -> None:
+    """Nobody else is condemned: the dead letters are those of an undisturbed run."""
+    scenario = Scenario(
+        seed=4, mode="batch", questions=6, rollouts=2, batch_size=3, lag=0, max_in_flight=256,
+        processes=2, slots=4, partitions=2, local_dispatch=True, lease_s=1.0, deadly_rate=0.2,
+        faults=Faults(latency_s=0.02, model_s=0.2, kills=6, within_s=20.0),
+    )  # fmt: skip
+    assert () == judge_scenario(scenario).findings
+    letters = simulate(scenario).db.letters.values()
+    assert {"poison"} == {letter.error_class for letter in letters}
+    assert all("when it ran alone" in letter.message for letter in letters)
+
+
 def test_a_seed_is_reproduced_exactly() -> None:
     """The same seed gives the same misfortunes, at the same virtual time, and the same end."""
     first, second = judge(17), judge(17)
@@ -59,8 +73,6 @@ def test_a_seed_is_reproduced_exactly() -> None:
 
 def test_a_calm_run_needs_every_call_once() -> None:
     """Nothing goes wrong: nothing is sent again, called again, or dead-lettered."""
-    from tests.simulation.simulate import simulate  # noqa: PLC0415 - only here
-
     scenario = Scenario(
         seed=3, mode="batch", questions=6, rollouts=2, batch_size=3, lag=0, max_in_flight=256,
         processes=2, slots=8, partitions=2, local_dispatch=True, faults=CALM,
