@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import importlib
 import os
 import signal
@@ -296,6 +297,15 @@ async def isolated(config: WorkerConfig, claimed: Claimed) -> bytes:
     return msgspec.json.encode(verdict)
 
 
+def calm_collector() -> None:
+    """Collect garbage rarely: what a worker drops is freed by reference counts, and the collector's
+    walks over what it keeps (histories, queues) took a fifth of its time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run a worker whose configuration comes on standard input."""
     if "--isolated" in arguments:
@@ -306,6 +316,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerConfig)
     name = f"{socket.gethostname()}:{os.getpid()}"
+    calm_collector()
     asyncio.run(work(config, name=name))
 
 

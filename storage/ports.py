@@ -91,6 +91,7 @@ class Emitted(msgspec.Struct, frozen=True, kw_only=True):
     correlation: UUID | None
     kind: Kind
     outbound: bool = False
+    claimed: bool = False  #: its commit also claimed it for the committer
 
 
 Outcome = Literal["committed", "lost", "conflict"]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 _BACKLOG = 20_000
 _MARK_EVERY_S = 0.5
+#: What this process has begun already is sent together with what follows within this time.
+_LINGER_S = 0.1
 
 
 class Publisher:
@@ -41,6 +43,7 @@ class Publisher:
         self._run_id = run_id
         self._mine = mine
         self._queue: asyncio.Queue[Emitted] = asyncio.Queue(_BACKLOG)
+        self._lingering: list[Emitted] = []
         self._sent: list[Sent] = []
         self._acknowledged: list[UUID] = []
         self._in_flight = 0
@@ -50,10 +53,27 @@ class Publisher:
     def publish(self, emitted: Iterable[Emitted]) -> None:
         """Queue events; when the backlog is full the rest is left to the sweeper."""
         for event in emitted:
-            try:
-                self._queue.put_nowait(event)
-            except asyncio.QueueFull:
-                self.left_to_sweeper += 1
+            if event.claimed:
+                self._linger(event)
+            else:
+                self._enqueue(event)
+
+    def _enqueue(self, event: Emitted) -> None:
+        try:
+            self._queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self.left_to_sweeper += 1
+
+    def _linger(self, event: Emitted) -> None:
+        """Nobody waits for this record: many at once are fewer requests to the broker."""
+        if not self._lingering:
+            asyncio.get_running_loop().call_later(_LINGER_S, self._flush)
+        self._lingering.append(event)
+
+    def _flush(self) -> None:
+        lingering, self._lingering = self._lingering, []
+        for event in lingering:
+            self._enqueue(event)
 
     async def run(self) -> None:
         """Send what is queued, for ever."""
@@ -109,6 +129,7 @@ class Publisher:
 
     async def drain(self, *, budget_s: float) -> None:
         """Send what is queued and write the marks, within `budget_s` seconds."""
+        self._flush()
         try:
             async with asyncio.timeout(budget_s):
                 while not self._queue.empty() or self._in_flight:  # noqa: ASYNC110 - once, at the end

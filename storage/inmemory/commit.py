@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
 from mia_events.commits import Entry, Guard, QuestionUpdate, StepCommit
 from mia_events.lifecycle import ENDED, JOINS, QUESTION, Kind, Phase
 from mia_events.lifecycle import advance as transition
@@ -147,7 +149,7 @@ def _created(db: Database, run_no: int, entry: Entry) -> ActiveRow:
 
 def _publish(db: Database, entry: Entry, sent: Emitted, out: list[Emitted]) -> None:
     if entry.topic is not None:
-        out.append(sent)
+        out.append(msgspec.structs.replace(sent, claimed=entry.next_claim is not None))
     if entry.outbox is not None:
         fact = emitted(db.events[entry.stream][-1], entry.outbox, outbound=True)
         db.outbox[fact.id] = OutboxRow(fact=fact, try_after=db.clock() + OUTBOX_GRACE)

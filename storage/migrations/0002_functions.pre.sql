@@ -287,26 +287,40 @@ LANGUAGE sql STABLE AS $$
                    AND x.ordinal = p_ordinal AND x.result = p_result)
 $$;
 
+-- What a group commit is made of; `unit` numbers the step that a row belongs to.
+CREATE TYPE effect_input AS (
+    unit int, run_no int, event_id uuid, ordinal int, kind text, policy text, request_sha bytea, result bytea,
+    sealed boolean, alone boolean
+);
+CREATE TYPE entry_input AS (
+    unit int, guard smallint, stream uuid, kind smallint, run_no int, id uuid, type text, body bytea, status text,
+    topic text, outbox text, phase smallint, version int, claim bigint, attempt smallint, whens text[], parent uuid,
+    cause uuid, number int, outcome text, next_claim bigint
+);
+CREATE TYPE question_input AS (
+    unit int, id uuid, fanned int, candidate int, official int, answer text, status text, reason text, grade text
+);
+CREATE TYPE join_input AS (owner uuid, name text, id uuid);
+CREATE TYPE seal_input AS (unit int, run_no int, generation int);
+
 -- Apply many units at once. A unit is effects and, mostly, a step: entries of which the first, its own
 -- stream's, guards the rest. `lost` and `conflicts` name the units that were not applied; `applied` and
 -- `seqs` the entries that were.
 CREATE FUNCTION commit_steps(
-    p_at timestamptz, p_lease interval, p_locks uuid[],
-    f_unit int[], f_run int[], f_event uuid[], f_ordinal int[], f_kind text[], f_policy text[], f_sha bytea[],
-    f_result bytea[], f_sealed boolean[], f_alone boolean[],
-    e_unit int[], e_guard smallint[], e_stream uuid[], e_kind smallint[], e_run int[], e_id uuid[],
-    e_type text[], e_body bytea[], e_status text[], e_topic text[], e_outbox text[], e_phase smallint[],
-    e_version int[], e_claim bigint[], e_attempt smallint[], e_when text[], e_parent uuid[], e_cause uuid[],
-    e_number int[], e_outcome text[], e_next_claim bigint[],
-    q_unit int[], q_id uuid[], q_fanned int[], q_candidate int[], q_official int[], q_answer text[],
-    q_status text[], q_reason text[], q_grade text[],
-    j_owner uuid[], j_name text[], j_id uuid[],
-    s_unit int[], s_run int[], s_generation int[],
+    p_at timestamptz, p_lease interval, p_locks uuid[], p_effects effect_input[], p_entries entry_input[],
+    p_questions question_input[], p_joins join_input[], p_seals seal_input[],
     OUT lost int[], OUT conflicts int[], OUT applied int[], OUT seqs int[], OUT emissions emitted[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_ok int[] := '{}';
+    v_due bigint;
     v_inserted bigint;
+    v_any_open boolean;
+    v_any_sealed boolean;
+    v_any_ended boolean;
+    v_any_outbox boolean;
+    v_any_created boolean;
+    v_any_phase boolean;
     v_questions uuid[] := '{}';
     v_runs int[] := '{}';
     v_more emitted[];
@@ -314,44 +328,42 @@ DECLARE
 BEGIN
     lost := '{}'; conflicts := '{}'; applied := '{}'; seqs := '{}'; emissions := '{}';
 
-    IF cardinality(e_unit) > 0 THEN
+    IF cardinality(p_entries) > 0 THEN
         PERFORM FROM active AS a WHERE a.stream = ANY (p_locks) ORDER BY a.kind, a.stream FOR UPDATE;
-        SELECT coalesce(array_agg(e.unit) FILTER (WHERE a.stream IS NOT NULL), '{}'),
-               coalesce(array_agg(e.unit) FILTER (WHERE a.stream IS NULL), '{}')
-        INTO v_ok, lost
-        FROM unnest(e_unit, e_guard, e_stream, e_version, e_claim) AS e (unit, guard, stream, version, claim)
-        LEFT JOIN active AS a ON a.stream = e.stream AND a.version = e.version
-            AND (e.guard = 1 OR a.claim = e.claim)
-        WHERE e.guard IN (0, 1);
+        SELECT coalesce(array_agg(e.unit) FILTER (WHERE e.guard < 2 AND a.stream IS NOT NULL), '{}'),
+               coalesce(array_agg(e.unit) FILTER (WHERE e.guard < 2 AND a.stream IS NULL), '{}'),
+               bool_or(e.status = 'ended'), bool_or(e.outbox IS NOT NULL), bool_or(e.number IS NOT NULL),
+               bool_or(e.phase > 0)
+        INTO v_ok, lost, v_any_ended, v_any_outbox, v_any_created, v_any_phase
+        FROM unnest(p_entries) AS e
+        LEFT JOIN active AS a ON e.guard < 2 AND a.stream = e.stream AND a.version = e.version
+            AND (e.guard = 1 OR a.claim = e.claim);
     END IF;
 
-    IF cardinality(f_unit) > 0 THEN
-        IF false = ANY (f_sealed) THEN
+    IF cardinality(p_effects) > 0 THEN
+        SELECT bool_or(NOT f.sealed), bool_or(f.sealed), count(*) FILTER (WHERE f.alone OR f.unit = ANY (v_ok))
+        INTO v_any_open, v_any_sealed, v_due
+        FROM unnest(p_effects) AS f;
+        v_inserted := v_due;
+        IF v_any_open THEN
             INSERT INTO effect (run_no, event_id, ordinal, kind, policy, request_sha, result, at)
-            SELECT f.run_no, f.event_id, f.ordinal, f.kind, f.policy, f.sha, f.result, p_at
-            FROM unnest(f_unit, f_run, f_event, f_ordinal, f_kind, f_policy, f_sha, f_result, f_sealed, f_alone)
-                AS f (unit, run_no, event_id, ordinal, kind, policy, sha, result, sealed, alone)
+            SELECT f.run_no, f.event_id, f.ordinal, f.kind, f.policy, f.request_sha, f.result, p_at
+            FROM unnest(p_effects) AS f
             WHERE NOT f.sealed AND (f.alone OR f.unit = ANY (v_ok))
             ON CONFLICT DO NOTHING;
             GET DIAGNOSTICS v_inserted = ROW_COUNT;
-        ELSE
-            v_inserted := 0;
         END IF;
-        IF true = ANY (f_sealed) THEN
+        IF v_any_sealed THEN
             INSERT INTO sealed.effect (run_no, event_id, ordinal, kind, policy, request_sha, result, at)
-            SELECT f.run_no, f.event_id, f.ordinal, f.kind, f.policy, f.sha, f.result, p_at
-            FROM unnest(f_unit, f_run, f_event, f_ordinal, f_kind, f_policy, f_sha, f_result, f_sealed, f_alone)
-                AS f (unit, run_no, event_id, ordinal, kind, policy, sha, result, sealed, alone)
+            SELECT f.run_no, f.event_id, f.ordinal, f.kind, f.policy, f.request_sha, f.result, p_at
+            FROM unnest(p_effects) AS f
             WHERE f.sealed AND (f.alone OR f.unit = ANY (v_ok))
             ON CONFLICT DO NOTHING;
-            v_inserted := v_inserted + (SELECT count(*) FROM unnest(f_sealed) AS s WHERE s);
         END IF;
-        IF v_inserted < (SELECT count(*) FROM unnest(f_unit, f_alone) AS f (unit, alone)
-                         WHERE f.alone OR f.unit = ANY (v_ok)) OR true = ANY (f_sealed) THEN
+        IF v_inserted < v_due OR v_any_sealed THEN
             -- Somebody wrote first: a reply that is not the recorded one may lead to nothing.
             SELECT coalesce(array_agg(DISTINCT f.unit), '{}') INTO conflicts
-            FROM unnest(f_unit, f_run, f_event, f_ordinal, f_result, f_sealed, f_alone)
-                AS f (unit, run_no, event_id, ordinal, result, sealed, alone)
+            FROM unnest(p_effects) AS f
             WHERE (f.alone OR f.unit = ANY (v_ok))
               AND NOT EXISTS (SELECT FROM effect AS x WHERE NOT f.sealed AND x.run_no = f.run_no
                               AND x.event_id = f.event_id AND x.ordinal = f.ordinal AND x.result = f.result)
@@ -367,12 +379,8 @@ BEGIN
     END IF;
 
     WITH e AS MATERIALIZED (
-        SELECT * FROM unnest(e_unit, e_guard, e_stream, e_kind, e_run, e_id, e_type, e_body, e_status, e_topic,
-                             e_phase, e_version, e_claim, e_attempt, e_when, e_parent, e_cause, e_next_claim)
-            WITH ORDINALITY
-            AS e (unit, guard, stream, kind, run_no, id, type, body, status, topic, phase, version, claim, attempt,
-                  whens, parent, cause, next_claim, i)
-        WHERE e.unit = ANY (v_ok)
+        SELECT n.*, n.ordinality AS i FROM unnest(p_entries) WITH ORDINALITY AS n
+        WHERE n.unit = ANY (v_ok)
     ), updated AS (
         UPDATE active AS a
         SET version = a.version + 1,
@@ -383,7 +391,7 @@ BEGIN
             due_at = NULL, sent_partition = NULL, sent_offset = NULL, updated_at = p_at
         FROM e
         WHERE a.stream = e.stream
-          AND (e.guard < 2 OR e.guard = 2 AND a.status = ANY (string_to_array(e.whens, ',')))
+          AND (e.guard < 2 OR e.guard = 2 AND a.status = ANY (e.whens))
         RETURNING e.i, a.version, a.head
     ), created AS (
         INSERT INTO active (stream, run_no, kind, status, version, head, pending, topic, parent, updated_at)
@@ -407,33 +415,33 @@ BEGIN
     )
     SELECT array_agg(d.i), array_agg(d.version) INTO applied, seqs FROM done AS d;
 
-    IF 'ended' = ANY (e_status) THEN
+    IF v_any_ended THEN
         DELETE FROM active AS a
-        USING unnest(e_stream, e_status) WITH ORDINALITY AS e (stream, status, i)
-        WHERE a.stream = e.stream AND e.status = 'ended' AND e.i = ANY (applied);
+        USING unnest(p_entries) WITH ORDINALITY AS e
+        WHERE a.stream = e.stream AND e.status = 'ended' AND e.ordinality = ANY (applied);
     END IF;
 
-    IF EXISTS (SELECT FROM unnest(e_outbox) AS o WHERE o IS NOT NULL) THEN
+    IF v_any_outbox THEN
         INSERT INTO outbox (event_id, run_no, stream, seq, topic, try_after)
         SELECT e.id, e.run_no, e.stream, d.seq, e.outbox, p_at + interval '2 seconds'
-        FROM unnest(e_id, e_run, e_stream, e_outbox) WITH ORDINALITY AS e (id, run_no, stream, outbox, i)
-        JOIN unnest(applied, seqs) AS d (i, seq) ON d.i = e.i
+        FROM unnest(p_entries) WITH ORDINALITY AS e
+        JOIN unnest(applied, seqs) AS d (i, seq) ON d.i = e.ordinality
         WHERE e.outbox IS NOT NULL;
     END IF;
 
-    IF EXISTS (SELECT FROM unnest(e_number) AS n WHERE n IS NOT NULL) THEN
+    IF v_any_created THEN
         INSERT INTO rollout (id, question, run_no, number)
         SELECT e.stream, e.parent, e.run_no, e.number
-        FROM unnest(e_stream, e_parent, e_run, e_number) WITH ORDINALITY AS e (stream, parent, run_no, number, i)
-        WHERE e.number IS NOT NULL AND e.i = ANY (applied);
+        FROM unnest(p_entries) WITH ORDINALITY AS e
+        WHERE e.number IS NOT NULL AND e.ordinality = ANY (applied);
     END IF;
 
-    IF EXISTS (SELECT FROM unnest(e_phase) AS p WHERE p > 0) THEN
+    IF v_any_phase THEN
         WITH before AS (
             SELECT r.id, r.question, r.phase, e.phase AS reached, e.outcome
-            FROM unnest(e_stream, e_phase, e_outcome) WITH ORDINALITY AS e (stream, phase, outcome, i)
+            FROM unnest(p_entries) WITH ORDINALITY AS e
             JOIN rollout AS r ON r.id = e.stream
-            WHERE e.phase > r.phase AND e.i = ANY (applied)
+            WHERE e.phase > r.phase AND e.ordinality = ANY (applied)
         ), moved AS (
             UPDATE rollout AS r SET phase = b.reached, outcome = b.outcome
             FROM before AS b WHERE r.id = b.id
@@ -447,18 +455,17 @@ BEGIN
         SELECT coalesce(array_agg(c.id), '{}') INTO v_questions FROM counted AS c;
     END IF;
 
-    IF cardinality(q_unit) > 0 THEN
+    IF cardinality(p_questions) > 0 THEN
         UPDATE question AS q
         SET g = coalesce(u.fanned, q.g), candidate = coalesce(u.candidate, q.candidate),
             official = coalesce(u.official, q.official), answer = coalesce(u.answer, q.answer),
             status = coalesce(u.status, q.status), reason = coalesce(u.reason, q.reason),
             grade = coalesce(u.grade, q.grade),
             answered_at = CASE WHEN u.status IS NOT NULL THEN p_at ELSE q.answered_at END
-        FROM unnest(q_unit, q_id, q_fanned, q_candidate, q_official, q_answer, q_status, q_reason, q_grade)
-            AS u (unit, id, fanned, candidate, official, answer, status, reason, grade)
+        FROM unnest(p_questions) AS u
         WHERE q.id = u.id AND u.unit = ANY (v_ok);
         SELECT v_questions || coalesce(array_agg(u.id), '{}') INTO v_questions
-        FROM unnest(q_unit, q_id) AS u (unit, id) WHERE u.unit = ANY (v_ok);
+        FROM unnest(p_questions) AS u WHERE u.unit = ANY (v_ok);
     END IF;
 
     IF cardinality(v_questions) > 0 THEN
@@ -475,7 +482,7 @@ BEGIN
                        ELSE '{"type":"question.graded"}' END, 'UTF8') AS body
             FROM question AS q
             JOIN active AS a ON a.stream = q.id
-            LEFT JOIN unnest(j_owner, j_name, j_id) AS j (owner, name, id) ON j.owner = q.id
+            LEFT JOIN unnest(p_joins) AS j ON j.owner = q.id
                 AND j.name = CASE a.status WHEN 'planning' THEN 'planned' WHEN 'grading' THEN 'graded'
                     ELSE format('settling:%s', q.candidate) END
             WHERE q.id = ANY (v_questions)
@@ -505,19 +512,23 @@ BEGIN
     END IF;
 
     -- Questions that are over count for their batch and their run.
-    IF 'ended' = ANY (e_status) THEN
+    IF v_any_ended THEN
         SELECT coalesce(array_agg(DISTINCT e.run_no), '{}') INTO v_runs
-        FROM unnest(e_run, e_kind, e_status) WITH ORDINALITY AS e (run_no, kind, status, i)
-        WHERE e.kind = 2 AND e.status = 'ended' AND e.i = ANY (applied);
+        FROM unnest(p_entries) WITH ORDINALITY AS e
+        WHERE e.kind = 2 AND e.status = 'ended' AND e.ordinality = ANY (applied);
     END IF;
-    IF cardinality(v_runs) > 0 OR cardinality(s_unit) > 0 THEN
+    IF cardinality(p_seals) > 0 THEN
+        SELECT array_agg(DISTINCT r) INTO v_runs
+        FROM (SELECT unnest(v_runs) AS r UNION ALL SELECT s.run_no FROM unnest(p_seals) AS s) AS both_kinds;
+    END IF;
+    IF cardinality(v_runs) > 0 THEN
         PERFORM FROM active AS a
-        WHERE a.kind = 4 AND a.run_no = ANY (v_runs || s_run) ORDER BY a.stream FOR UPDATE;
-        PERFORM FROM run AS r WHERE r.run_no = ANY (v_runs || s_run) ORDER BY r.run_no FOR UPDATE;
+        WHERE a.kind = 4 AND a.run_no = ANY (v_runs) ORDER BY a.stream FOR UPDATE;
+        PERFORM FROM run AS r WHERE r.run_no = ANY (v_runs) ORDER BY r.run_no FOR UPDATE;
         WITH closed AS (
             UPDATE question AS q SET closed = true, ended_at = p_at
-            FROM unnest(e_stream, e_kind, e_status) WITH ORDINALITY AS e (stream, kind, status, i)
-            WHERE e.kind = 2 AND e.status = 'ended' AND e.i = ANY (applied) AND q.id = e.stream
+            FROM unnest(p_entries) WITH ORDINALITY AS e
+            WHERE e.kind = 2 AND e.status = 'ended' AND e.ordinality = ANY (applied) AND q.id = e.stream
               AND NOT q.closed
             RETURNING q.run_no, q.batch
         ), batches AS (
@@ -529,9 +540,9 @@ BEGIN
         FROM (SELECT run_no, count(*) AS n FROM closed GROUP BY run_no) AS c
         WHERE r.run_no = c.run_no;
         UPDATE run AS r SET sealed_gen = s.generation
-        FROM unnest(s_unit, s_run, s_generation) AS s (unit, run_no, generation)
+        FROM unnest(p_seals) AS s
         WHERE r.run_no = s.run_no AND s.unit = ANY (v_ok);
-        FOR v_run IN SELECT DISTINCT u FROM unnest(v_runs || s_run) AS u ORDER BY u LOOP
+        FOR v_run IN SELECT DISTINCT u FROM unnest(v_runs) AS u ORDER BY u LOOP
             SELECT coalesce(array_agg(x), '{}') INTO v_more FROM advance_run(v_run, p_at) AS x;
             emissions := emissions || v_more;
         END LOOP;

@@ -55,6 +55,8 @@ async def open_pool(dsn: str, *, size: int, durable: bool = True) -> asyncpg.Poo
     settings = {
         "application_name": "mia",
         "jit": "off",
+        # Statements are few and prepared: planning one anew can cost more than running it.
+        "plan_cache_mode": "force_generic_plan",
         # A process that is stopped inside a transaction must not hold its locks for ever.
         "idle_in_transaction_session_timeout": "30s",
     }

@@ -1,4 +1,4 @@
-"""The arrays that one group commit is made of."""
+"""The rows that one group commit is made of."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ if TYPE_CHECKING:
     from storage.ports import PendingCommit
 
 
-def commit_columns(units: Sequence[PendingCommit]) -> list[list[Any]]:
-    """Locks, then effects, entries, questions, joins and seals, column by column, in the order of
-    the commit function's parameters.
-    """
+def commit_rows(units: Sequence[PendingCommit]) -> tuple[list[Any], ...]:
+    """Locks, effects, entries, questions, joins and seals: the commit function's parameters."""
     locks: set[Any] = set()
     effects: list[tuple[Any, ...]] = []
     entries: list[tuple[Any, ...]] = []
@@ -58,7 +56,7 @@ def commit_columns(units: Sequence[PendingCommit]) -> list[list[Any]]:
                     e.version,
                     e.claim,
                     e.attempt,
-                    ",".join(e.when),
+                    e.when or None,
                     e.parent,
                     e.cause,
                     e.number,
@@ -83,18 +81,7 @@ def commit_columns(units: Sequence[PendingCommit]) -> list[list[Any]]:
         joins.extend((j.owner, j.name, j.id) for j in step.joins)
         if step.generation is not None:
             seals.append((index, step.run_no, step.generation))
-    return [
-        list(locks),
-        *_columns(effects, 10),
-        *_columns(entries, 21),
-        *_columns(questions, 9),
-        *_columns(joins, 3),
-        *_columns(seals, 3),
-    ]
+    return list(locks), effects, entries, questions, joins, seals
 
 
-def _columns(rows: list[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * width
-
-
-__all__ = ["commit_columns"]
+__all__ = ["commit_rows"]
