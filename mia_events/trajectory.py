@@ -24,7 +24,7 @@ _TURNS = frozenset(get_args(Turn))
 
 
 class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
-    """The current attempt of a rollout (what came before a redrive is left out).
+    """What a rollout has done so far.
 
     `turns` counts executor turns; `answer` is the newest answer given, `grade` the judge's.
     """
@@ -46,11 +46,10 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
 def follow(history: Sequence[Payload]) -> Trajectory:
     """Read a rollout's events, oldest first. Raises `NoTransition` for a history that cannot be."""
     opened = _first(history, ev.RolloutOpened)
-    attempt = _current_attempt(history)
-    plan = _first(attempt, ev.RolloutPlanned) or ev.RolloutPlanned(plan="")
-    chosen = _first(attempt, ev.RolloutChosen)
-    judged = _first(attempt, ev.RolloutJudged)
-    steps = tuple(event for event in attempt if type(event) in _TURNS)
+    plan = _first(history, ev.RolloutPlanned) or ev.RolloutPlanned(plan="")
+    chosen = _first(history, ev.RolloutChosen)
+    judged = _first(history, ev.RolloutJudged)
+    steps = tuple(event for event in history if type(event) in _TURNS)
     kinds = [type(step) for step in steps]
     replans = kinds.count(ev.RolloutReplanned)
     return Trajectory(
@@ -83,11 +82,6 @@ def rollout_status(history: Iterable[Event]) -> str:
     if status is None:
         raise ValueError("a rollout without an event has no status")
     return status
-
-
-def _current_attempt(history: Sequence[Payload]) -> Sequence[Payload]:
-    starts = [i for i, event in enumerate(history) if type(event) is ev.RolloutRedriven]
-    return history[starts[-1] :] if starts else history
 
 
 def _first(events: Sequence[Event], kind: type[E]) -> E | None:

@@ -1,1 +1,1 @@
-"""Ways in: publish a question, ingest a benchmark, reveal a label, redrive, sweep."""
+"""Ways in: publish a question, ingest a benchmark, reveal a label."""

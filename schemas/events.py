@@ -232,10 +232,6 @@ class RolloutFailed(Event, frozen=True, kw_only=True, tag="rollout.failed"):
     detail: str = ""
 
 
-class RolloutRedriven(Event, frozen=True, kw_only=True, tag="rollout.redriven"):
-    """An operator reopened a failed rollout of a group that is still open."""
-
-
 # --- batch, learner, run ----------------------------------------------------------------------
 
 
@@ -375,7 +371,6 @@ Payload: TypeAlias = (
     | RolloutFinished
     | RolloutJudged
     | RolloutFailed
-    | RolloutRedriven
     | BatchStarted
     | BatchOpened
     | BatchClosed
@@ -440,7 +435,6 @@ __all__ = [
     "RolloutOpened",
     "RolloutPlanned",
     "RolloutProposed",
-    "RolloutRedriven",
     "RolloutReplanned",
     "RolloutSubmitted",
     "RunCancelled",

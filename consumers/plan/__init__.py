@@ -6,20 +6,13 @@ from consumers.plan.route import route
 from consumers.plan.settle import settle
 from consumers.plan.write import write_plan
 from mia_events.steps import Stage
-from schemas.events import (
-    QuestionOpened,
-    QuestionPlanned,
-    QuestionSettling,
-    RolloutOpened,
-    RolloutRedriven,
-)
+from schemas.events import QuestionOpened, QuestionPlanned, QuestionSettling, RolloutOpened
 
 STAGE: Stage = {
     QuestionOpened: fan_out,
     QuestionPlanned: route,
     QuestionSettling: settle,
     RolloutOpened: write_plan,
-    RolloutRedriven: write_plan,
 }
 
 __all__ = ["STAGE", "dead_letter_step", "fail_question"]

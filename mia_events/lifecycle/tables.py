@@ -43,7 +43,6 @@ ROLLOUT: Final[Table] = {
     ),
     ("proposed", "rollout.submitted"): Rule(status="judging", topic=topics.JUDGE),
     ("judging", "rollout.judged"): Rule(status=ENDED, phase=Phase.ENDED),
-    (ENDED, "rollout.redriven"): Rule(status="planning", topic=topics.PLAN, phase=Phase.PLANNING),
     **{
         (status, "rollout.failed"): Rule(status=ENDED, phase=Phase.ENDED)
         for status in _ROLLOUT_OPEN

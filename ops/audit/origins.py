@@ -15,18 +15,11 @@ from schemas import events as ev
 #: Only another stream's step appends these.
 ORDERED: Final = frozenset({"rollout.opened", "rollout.chosen", "rollout.submitted"})
 #: Their own stream's step, or another's.
-EITHER: Final = frozenset({"rollout.failed", "rollout.redriven"})
+EITHER: Final = frozenset({"rollout.failed"})
 #: Nobody's step: an operator or an intake appends them, so they have no claim and no cause.
 _OUTSIDE: Final = frozenset({"question.asked", "learner.started", "label.received"})
 #: A deadline, a cancel or an operator may append these over the head of whoever works.
-PREEMPTING: Final = frozenset(
-    {
-        "question.failed",
-        "rollout.failed",
-        "rollout.redriven",
-        "question.consolidated",
-    }
-)
+PREEMPTING: Final = frozenset({"question.failed", "rollout.failed", "question.consolidated"})
 
 
 class Origin(msgspec.Struct, frozen=True):

@@ -325,8 +325,6 @@ def _misordered(order: Entry, step: Entry | None) -> str:
     if step is None:
         return "no step of its question came with it"
     name: str = order.row.type
-    if name == "rollout.redriven":
-        return ""
     if name == "rollout.chosen":
         if not isinstance(order.payload, ev.RolloutChosen):
             return ""

@@ -33,7 +33,7 @@ _ENDS: Mapping[Kind, frozenset[str]] = {
 }
 #: Events that something other than a command of the stream itself appends in a waiting status.
 _WAKERS: Mapping[Kind, frozenset[str]] = {
-    Kind.ROLLOUT: frozenset({"rollout.chosen", "rollout.submitted", "rollout.redriven"}),
+    Kind.ROLLOUT: frozenset({"rollout.chosen", "rollout.submitted"}),
     Kind.QUESTION: frozenset({"question.opened", *(join.event for join in JOINS)}),
     Kind.BATCH: frozenset({"batch.opened", "batch.closed", "batch.ended"}),
     Kind.LEARNER: frozenset({"learner.batch_ready"}),

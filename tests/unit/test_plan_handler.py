@@ -22,7 +22,6 @@ from schemas.events import (
     RolloutFailed,
     RolloutOpened,
     RolloutPlanned,
-    RolloutRedriven,
     RolloutSubmitted,
 )
 from tests.support.drive import VECTOR, drive, rollout, task, views
@@ -102,15 +101,6 @@ def test_rollouts_of_a_question_sample_with_different_seeds() -> None:
     ]
     assert seeds[0] == seeds[2]
     assert seeds[0] != seeds[1]
-
-
-def test_a_redriven_rollout_plans_again() -> None:
-    """What made it fail before is not part of the new attempt, and it samples anew."""
-    replies = (Vectors((VECTOR,)), NOTHING, ModelReply(text="1. Again."))
-    first = drive(write_plan, task(Kind.ROLLOUT, opened(1)), *replies)
-    again = drive(write_plan, task(Kind.ROLLOUT, [*failed(1), RolloutRedriven()]), *replies)
-    assert again.event.plan == "1. Again."
-    assert first.only(Call).seed != again.only(Call).seed
 
 
 def test_a_run_without_a_planner_is_poison() -> None:

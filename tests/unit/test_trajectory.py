@@ -6,16 +6,9 @@ import pytest
 
 from mia_events.lifecycle import NoTransition
 from mia_events.trajectory import follow, follow_all, rollout_status
-from schemas.events import (
-    RolloutFailed,
-    RolloutPlanned,
-    RolloutRedriven,
-    RolloutReplanned,
-    TurnAnswered,
-    TurnRejected,
-)
+from schemas.events import RolloutReplanned, TurnAnswered, TurnRejected
 from tests.support.drive import views
-from tests.support.histories import answered, chosen, failed, judged, opened, planned, proposed
+from tests.support.histories import chosen, failed, judged, opened, planned, proposed
 
 MEMORY = UUID(int=3)
 
@@ -43,14 +36,6 @@ def test_turns_are_what_the_executor_said() -> None:
     ]
     found = follow(history)
     assert (3, 1, None) == (found.turns, found.replans, found.answer)
-
-
-def test_a_redrive_starts_over() -> None:
-    """Nothing of the failed attempt is left but the number."""
-    history = [*answered(1), RolloutFailed(reason="dead_letter"), RolloutRedriven()]
-    found = follow([*history, RolloutPlanned(plan="2. New.")])
-    assert (1, "planned", "2. New.", 0) == (found.number, found.status, found.plan, found.turns)
-    assert (None, None, ()) == (found.role, found.answer, found.sources)
 
 
 def test_rollouts_come_by_number() -> None:
