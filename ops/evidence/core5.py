@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from mia_events.policies.lease import IsolationPolicy
 from ops.chaos.cluster import Stack, cluster, scripted_manifest
 from ops.chaos.questions import Asked, cities
 from ops.chaos.trial import Outcome, outcome_of
@@ -25,7 +26,14 @@ _LETTERS: Final = """
 SELECT d.stream, d.error_class, d.message, d.attempts, r.question, d.origin
 FROM dead_letter AS d LEFT JOIN rollout AS r ON r.id = d.stream WHERE d.run_no = $1
 """
-_QUESTIONS: Final = "SELECT id, pos, status, reason, g, ended FROM question WHERE run_no = $1"
+#: How a rollout ends that nothing failed. The scripted model leaves some questions unanswered.
+_GRADES: Final = frozenset({"correct", "incorrect", "not_attempted", "unjudged"})
+_QUESTIONS: Final = """
+SELECT q.id, q.pos, q.status, q.reason, q.g, q.ended,
+       ARRAY(SELECT coalesce(r.outcome, 'none') FROM rollout AS r WHERE r.question = q.id
+             ORDER BY r.number) AS outcomes
+FROM question AS q WHERE q.run_no = $1
+"""
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,16 +61,21 @@ async def evidence(stack: Stack, folder: Path, *, short: bool = False) -> Eviden
         rows = await lab.desk.rows(_LETTERS, run.run_no)
         outcome = await outcome_of(lab, run, lag=0, seconds=time.monotonic() - began)
         policy = lab.config.isolation
-        allowed = policy.deaths_before_isolation + policy.max_isolated_deaths
     killers = {row["id"] for row in questions if row["pos"] >= innocent}
     letters = [_letter(row, killers) for row in rows]
     figures = {
         "outcome": outcome,
         "letters": letters,
-        "attempts_allowed": allowed,
+        "deaths_before_isolation": policy.deaths_before_isolation,
+        "max_isolated_deaths": policy.max_isolated_deaths,
         "deadly": [_told(row) for row in questions if row["id"] in killers],
+        "innocent_unanswered": [
+            _told(row)
+            for row in questions
+            if row["id"] not in killers and row["status"] != "answered"
+        ],
     }
-    claims = _judge(outcome, letters, questions, killers, allowed)
+    claims = _judge(outcome, letters, questions, killers, policy)
     return Evidence(figures=figures, claims=tuple(claims))
 
 
@@ -77,15 +90,22 @@ def _letter(row: Any, killers: set[Any]) -> Letter:  # noqa: ANN401 - a database
 
 
 def _told(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a database row
-    return {name: row[name] for name in ("pos", "status", "reason", "g", "ended")}
+    return {name: row[name] for name in ("pos", "status", "reason", "g", "ended", "outcomes")}
 
 
 def _judge(
-    outcome: Outcome, letters: list[Letter], questions: list[Any], killers: set[Any], allowed: int
+    outcome: Outcome,
+    letters: list[Letter],
+    questions: list[Any],
+    killers: set[Any],
+    policy: IsolationPolicy,
 ) -> list[Claim]:
     deadly = [row for row in questions if row["id"] in killers]
     innocent = [row for row in questions if row["id"] not in killers]
     rollouts = sum(row["g"] for row in deadly)
+    # A command that was at work when another one ended its worker has an attempt more.
+    least = policy.deaths_before_isolation + policy.max_isolated_deaths
+    alone = f"it ended its process {policy.max_isolated_deaths} times when it ran alone"
     return [
         Claim(f"workers died of it ({outcome.deaths} deaths)", outcome.deaths > 0),
         Claim(
@@ -93,8 +113,12 @@ def _judge(
             sum(letter.deadly for letter in letters) == rollouts > 0,
         ),
         Claim(
-            f"each after the {allowed} attempts that are configured",
-            all(letter.attempts == allowed for letter in letters if letter.deadly),
+            f"each after the {policy.max_isolated_deaths} deaths alone that are configured",
+            all(
+                letter.attempts >= least and alone in letter.message
+                for letter in letters
+                if letter.deadly
+            ),
         ),
         Claim(
             "their groups ended: each deadly question failed, all its rollouts counted",
@@ -102,8 +126,8 @@ def _judge(
         ),
         Claim("no innocent event was condemned", all(letter.deadly for letter in letters)),
         Claim(
-            f"all {len(innocent)} innocent questions were answered",
-            all(row["status"] == "answered" for row in innocent),
+            f"all rollouts of the {len(innocent)} innocent questions ended by their own work",
+            all(outcome in _GRADES for row in innocent for outcome in row["outcomes"]),
         ),
         Claim("every question ended exactly once, auditor clean", outcome.whole),
     ]
