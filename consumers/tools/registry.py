@@ -18,16 +18,26 @@ class SearchArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool as a run knows it. A tool that is not `idempotent` is never repeated on a guess."""
+    """A tool as a run knows it. A tool that is not `idempotent` is never repeated on a guess.
+
+    `purpose` completes "To …" for the model that is to call it.
+    """
 
     name: str
+    purpose: str
     arguments: type[msgspec.Struct]
     time_limit_s: float
     idempotent: bool
 
 
 TOOLS: Final[Mapping[str, Tool]] = {
-    "search": Tool(name="search", arguments=SearchArguments, time_limit_s=10.0, idempotent=True),
+    "search": Tool(
+        name="search",
+        purpose="search with names from the question",
+        arguments=SearchArguments,
+        time_limit_s=10.0,
+        idempotent=True,
+    ),
 }
 
 

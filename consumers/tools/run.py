@@ -1,8 +1,13 @@
-"""Carry out a tool call. The adapter behind `UseTool` calls this, within the tool's time limit."""
+"""Carry out a tool call. The adapter behind `UseTool` calls this, within the tool's time limit.
+
+`FUNCTIONS` has what carries out each tool of the registry: with its arguments, as the struct that
+the registry names, and the question's own passages.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -18,12 +23,17 @@ def run_tool(request: UseTool, documents: Sequence[Paragraph]) -> ToolResult:
     tool = TOOLS.get(request.tool)
     if tool is None:
         raise Poison(f"no tool is called {request.tool!r}; there are: {', '.join(TOOLS)}")
-    arguments = msgspec.convert(request.arguments, tool.arguments)
-    match arguments:
-        case SearchArguments(query=query):
-            return search(query, documents)
-        case _:
-            raise Poison(f"tool {request.tool!r} is declared but nothing carries it out")
+    if request.tool not in FUNCTIONS:
+        raise Poison(f"tool {request.tool!r} is declared but nothing carries it out")
+    return FUNCTIONS[request.tool](msgspec.convert(request.arguments, tool.arguments), documents)
 
 
-__all__ = ["decode_documents", "run_tool"]
+def _search(arguments: SearchArguments, documents: Sequence[Paragraph]) -> ToolResult:
+    return search(arguments.query, documents)
+
+
+FUNCTIONS: Final[Mapping[str, Callable[[Any, Sequence[Paragraph]], ToolResult]]] = {
+    "search": _search,
+}
+
+__all__ = ["FUNCTIONS", "decode_documents", "run_tool"]
