@@ -8,7 +8,19 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from ops.cli import answers, archive, audit, demo, memory, question, run, stack, ways_in, worker
+from ops.cli import (
+    answers,
+    archive,
+    audit,
+    backup,
+    demo,
+    memory,
+    question,
+    run,
+    stack,
+    ways_in,
+    worker,
+)
 from ops.errors import Refused
 
 __all__ = ["app", "main"]
@@ -27,6 +39,7 @@ for _module in (
     memory,
     audit,
     archive,
+    backup,
     worker,
 ):
     _module.register(app)

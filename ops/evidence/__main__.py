@@ -20,6 +20,7 @@ _BY_THEMSELVES: Final = {
     "core-7": "ops.bench",
     "core-8": "ops.evidence.core8",
     "core-9": "ops.evidence.core9",
+    "main-7": "ops.evidence.main7",
 }
 
 
