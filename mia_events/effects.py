@@ -10,6 +10,8 @@ from uuid import UUID
 
 import msgspec
 
+from schemas.events import Trust
+
 R = TypeVar("R")
 
 
@@ -112,6 +114,9 @@ class Recall(Effect[Memories], frozen=True, kw_only=True, tag="recall"):
     """The best `successes` + `failures` memories of a scope as of `generation` (None: the newest).
 
     `scope` is not part of the request's identity, so that runs over equal memories are equal.
+    `text`: words of it count beside the vector (empty: the vector alone). `exact`: every memory is
+    scored, whatever the size. `frequency`: the weight of the paper's term for memories used
+    seldom. `trust`: only memories from there (empty: from anywhere).
     """
 
     scope: str
@@ -119,6 +124,10 @@ class Recall(Effect[Memories], frozen=True, kw_only=True, tag="recall"):
     generation: int | None
     successes: int = 2
     failures: int = 2
+    text: str = ""
+    exact: bool = False
+    frequency: float = 0.0
+    trust: tuple[Trust, ...] = ()
 
 
 class Label(msgspec.Struct, frozen=True):

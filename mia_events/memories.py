@@ -1,27 +1,82 @@
-"""What becomes of memories: merging candidates into a generation, and the retrieval score."""
+"""What becomes of memories: which writes a generation consists of, which versions they make, and
+which memories leave when there are too many.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from uuid import UUID
 
 import msgspec
 
-from schemas.events import MemoryCandidate
+from mia_events.steps import MemoryWrite
+from schemas.events import MemoryCandidate, MemoryUse, QuestionConsolidated
 
-#: Weights of similarity and win rate, the published defaults.
-SIMILARITY_WEIGHT: Final = 0.7
-WIN_RATE_WEIGHT: Final = 0.3
-#: Below this cosine a memory is not about the question at all and is not returned.
-SIMILARITY_FLOOR: Final = 0.2
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest version under a key. `text` is None when it is no longer in use; `uses` and `wins`
+    are the record that the memory was imported with.
+    """
+
+    version: int
+    text: str | None
+    from_gen: int
+    uses: int = 0
+    wins: int = 0
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """A memory version to insert; `version` is 1 for a new key, else the one after the current."""
+    """A memory version to insert: the first of its key, or the one after the standing one, whose
+    imported record of `uses` and `wins` it keeps.
+    """
 
     version: int
     candidate: MemoryCandidate
-    causes: tuple[object, ...]
+    causes: tuple[UUID, ...]
+    uses: int
+    wins: int
+
+
+def live_write(
+    scope: str, question: UUID, left: QuestionConsolidated, *, cap: int | None
+) -> MemoryWrite | None:
+    """What a question writes at its end in live mode; None when it left nothing."""
+    if not (left.memories or left.uses):
+        return None
+    return MemoryWrite(
+        scope=scope,
+        generation=None,
+        candidates=tuple((question, candidate) for candidate in left.memories),
+        uses=tuple((question, use) for use in left.uses),
+        cap=cap,
+    )
+
+
+def batch_write(
+    scope: str,
+    generation: int,
+    questions: Iterable[tuple[UUID, QuestionConsolidated]],
+    *,
+    cap: int | None,
+) -> MemoryWrite:
+    """What a batch writes as one generation; `questions` come by position.
+
+    Of two memories with one key the one from the later question stays.
+    """
+    candidates: dict[str, tuple[UUID, MemoryCandidate]] = {}
+    uses: list[tuple[UUID, MemoryUse]] = []
+    for question, left in questions:
+        for candidate in left.memories:
+            candidates.pop(candidate.dedupe_key, None)
+            candidates[candidate.dedupe_key] = (question, candidate)
+        uses += [(question, use) for use in left.uses]
+    return MemoryWrite(
+        scope=scope,
+        generation=generation,
+        candidates=tuple(candidates.values()),
+        uses=tuple(uses),
+        cap=cap,
+    )
 
 
 def better(new: str, old: str) -> bool:
@@ -30,41 +85,70 @@ def better(new: str, old: str) -> bool:
 
 
 def merge(
-    current: Mapping[str, tuple[int, str]], candidates: Iterable[tuple[object, MemoryCandidate]]
+    standing: Mapping[str, Standing],
+    candidates: Iterable[tuple[UUID, MemoryCandidate]],
+    generation: int,
 ) -> dict[str, Version]:
-    """The versions that a generation adds, by dedupe key.
+    """The versions that `generation` adds, by dedupe key.
 
-    `current` maps a key to its newest version's number and text; `candidates` come in order, each
-    with its cause. Several under one key in one generation leave one version.
+    `candidates` come in order, each with its cause. Several under one key leave one version, and
+    what began in this very generation stays: nothing is overwritten.
     """
     added: dict[str, Version] = {}
     for cause, candidate in candidates:
         key = candidate.dedupe_key
-        number, text = current.get(key, (0, None))
-        standing = added[key].candidate.text if key in added else text
-        causes = (*(added[key].causes if key in added else ()), cause)
-        if standing is None or better(candidate.text, standing):
-            added[key] = Version(version=number + 1, candidate=candidate, causes=causes)
-        elif key in added:
-            added[key] = msgspec.structs.replace(added[key], causes=causes)
+        old, new = standing.get(key), added.get(key)
+        if new is not None:
+            stays = candidate if better(candidate.text, new.candidate.text) else new.candidate
+            added[key] = msgspec.structs.replace(new, candidate=stays, causes=(*new.causes, cause))
+        elif old is None:
+            added[key] = Version(
+                version=1,
+                candidate=candidate,
+                causes=(cause,),
+                uses=candidate.uses,
+                wins=candidate.wins,
+            )
+        elif _replaces(candidate, old, generation):
+            added[key] = Version(
+                version=old.version + 1,
+                candidate=candidate,
+                causes=(cause,),
+                uses=old.uses,
+                wins=old.wins,
+            )
     return added
 
 
-def retrieval_score(similarity: float, *, uses: int, wins: int) -> float:
-    """0.7 · cosine + 0.3 · win rate, both on [0, 1] whatever else the store holds.
+def _replaces(candidate: MemoryCandidate, old: Standing, generation: int) -> bool:
+    if old.text is None:
+        return True
+    return old.from_gen < generation and better(candidate.text, old.text)
 
-    The win rate is (wins + 1) / (uses + 1): the published counters start at one use and one win.
+
+def surplus(held: int, cap: int | None) -> int:
+    """How many of `held` memories must leave a scope that keeps at most `cap`: when there are more,
+    a tenth of the cap is made free at once, so that not every write has to look for the weakest.
     """
-    win_rate = (wins + 1) / (uses + 1)
-    return SIMILARITY_WEIGHT * max(0.0, similarity) + WIN_RATE_WEIGHT * win_rate
+    if cap is None or held <= cap:
+        return 0
+    return held - (cap - cap // 10)
+
+
+def strength(*, uses: int, wins: int, from_gen: int, key: str) -> tuple[float, int, str]:
+    """Sorts memories by who leaves first: what lost more often than it won, then what was never
+    used, the older version first.
+    """
+    return ((wins + 1) / (uses + 2), from_gen, key)
 
 
 __all__ = [
-    "SIMILARITY_FLOOR",
-    "SIMILARITY_WEIGHT",
-    "WIN_RATE_WEIGHT",
+    "Standing",
     "Version",
+    "batch_write",
     "better",
+    "live_write",
     "merge",
-    "retrieval_score",
+    "strength",
+    "surplus",
 ]

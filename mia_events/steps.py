@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -27,7 +27,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a run's requests depend on, fixed at its creation.
 
     `prompts` maps a prompt's name to its text, `roles` a role to its model. `rollouts` is G,
-    `batch_size` B, `lag` the generations a batch may be behind.
+    `batch_size` B, `lag` the generations a batch may be behind. `memory_cap` is the
+    most memories that a scope keeps in use, `memory_frequency` the weight of the paper's frequency
+    term in a memory's score, `memory_search` whether words count beside the vector.
     """
 
     mode: str = "live"
@@ -45,6 +47,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     batch_linger_s: float | None = None
     batch_deadline_s: float | None = None
     max_in_flight: int = 256
+    memory_cap: int = 100_000
+    memory_frequency: float = 0.0
+    memory_search: Literal["hybrid", "vector"] = "hybrid"
     code_version: str = ""
 
 
@@ -109,13 +114,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 class MemoryWrite(msgspec.Struct, frozen=True, kw_only=True):
     """Memories to write in the same transaction as a generation `generation` (None: the scope's
-    next), each with the question it came from, in order.
+    next), each with the question it came from, in order. Above `cap` memories (None: no limit) the
+    scope retires its weakest.
     """
 
     scope: str
     generation: int | None
     candidates: tuple[tuple[UUID, MemoryCandidate], ...]
     uses: tuple[tuple[UUID, MemoryUse], ...]
+    cap: int | None = None
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ from uuid import UUID
 import msgspec
 
 Grade: TypeAlias = Literal["correct", "incorrect", "not_attempted", "unjudged"]
+#: Where a memory comes from: a run's own trajectories, or a file.
+Trust: TypeAlias = Literal["distilled", "imported"]
 FailureReason: TypeAlias = Literal[
     "no_answer", "dead_letter", "timed_out", "cancelled", "outcome_unknown", "no_rollout_left"
 ]
@@ -23,10 +25,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_de
 
 
 class MemoryCandidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A memory that a question's trajectories support.
+    """A memory that a question's trajectories support, or that was imported.
 
     `vector` is a unit vector of the embedder's dimension, `rollout` the number of the rollout it
-    was distilled from.
+    was distilled from. What is imported may bring the caption of its image, the id and category
+    that it had, and a record of `uses`, of which `wins` went well.
     """
 
     dedupe_key: str
@@ -36,6 +39,12 @@ class MemoryCandidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     rollout: int
     plan: str = ""
     vector: tuple[float, ...] = ()
+    trust: Trust = "distilled"
+    category: str = ""
+    caption: str = ""
+    data_id: str = ""
+    uses: int = 0
+    wins: int = 0
 
 
 class MemoryUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -333,6 +342,19 @@ class LabelReceived(Event, frozen=True, kw_only=True, tag="label.received"):
     commitment: str
 
 
+class MemoryImported(Event, frozen=True, kw_only=True, tag="memory.imported"):
+    """Memories came from a file: part `part` (from 0) of the file with this SHA-256.
+
+    They were written to `scope` in the same transaction.
+    """
+
+    scope: str
+    source: str
+    sha256: str
+    part: int
+    memories: tuple[MemoryCandidate, ...]
+
+
 # --- facts for users --------------------------------------------------------------------------
 
 
@@ -386,6 +408,7 @@ Payload: TypeAlias = (
     | RunFinished
     | RunCancelled
     | LabelReceived
+    | MemoryImported
     | DeadLetter
 )
 
@@ -415,6 +438,7 @@ __all__ = [
     "LearnerSealed",
     "LearnerStarted",
     "MemoryCandidate",
+    "MemoryImported",
     "MemoryUse",
     "Payload",
     "QuestionAnswered",
@@ -444,6 +468,7 @@ __all__ = [
     "RunPaused",
     "RunResumed",
     "ToolReturned",
+    "Trust",
     "TurnAnswered",
     "TurnRejected",
     "TurnToolCalled",

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from consumers.requests import BASE_POLICY, command
 from mia_events.effects import ConsolidatedQuestion, ReadBatch, ask
-from mia_events.steps import MemoryWrite, Plan, Step, Task
+from mia_events.memories import batch_write
+from mia_events.steps import Plan, Step, Task
 from schemas.envelope import decode_payload
-from schemas.events import (
-    LearnerBatchReady,
-    LearnerSealed,
-    MemoryCandidate,
-    MemoryUse,
-    QuestionConsolidated,
-)
+from schemas.events import LearnerBatchReady, LearnerSealed, QuestionConsolidated
 
 
 def merge(task: Task) -> Plan:
@@ -25,14 +18,7 @@ def merge(task: Task) -> Plan:
     ready = command(task, LearnerBatchReady)
     batch = yield from ask(ReadBatch(run=task.run.id, number=ready.number))
     generation = ready.number + 1
-    candidates: dict[str, tuple[UUID, MemoryCandidate]] = {}
-    uses: list[tuple[UUID, MemoryUse]] = []
-    for question in sorted(batch.items, key=lambda item: item.position):
-        left = _left(question)
-        for candidate in left.memories:
-            candidates.pop(candidate.dedupe_key, None)
-            candidates[candidate.dedupe_key] = (question.question, candidate)
-        uses += [(question.question, use) for use in left.uses]
+    questions = sorted(batch.items, key=lambda item: item.position)
     return Step(
         event=LearnerSealed(
             number=ready.number,
@@ -40,11 +26,11 @@ def merge(task: Task) -> Plan:
             training="none_configured",
             policy=_policy(task),
         ),
-        memory=MemoryWrite(
-            scope=task.run.scope,
-            generation=generation,
-            candidates=tuple(candidates.values()),
-            uses=tuple(uses),
+        memory=batch_write(
+            task.run.scope,
+            generation,
+            [(question.question, _left(question)) for question in questions],
+            cap=task.run.manifest.memory_cap,
         ),
     )
 

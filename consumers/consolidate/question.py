@@ -10,6 +10,7 @@ from consumers.requests import call, dialogue, embed_question, prompt, question_
 from consumers.trace import trace
 from mia_events.effects import Call, ModelReply, ReadRollouts, Wanted, ask, ask_all
 from mia_events.grammar import after_thinking
+from mia_events.memories import live_write
 from mia_events.quoting import clip, quote
 from mia_events.steps import MemoryWrite, Plan, Step, Task
 from mia_events.trajectory import Trajectory, follow_all
@@ -88,14 +89,9 @@ def _official_grade(task: Task, trajectories: Sequence[Trajectory]) -> Grade:
 
 
 def _written(task: Task, event: QuestionConsolidated) -> MemoryWrite | None:
-    if task.run.manifest.mode != "live" or not (event.memories or event.uses):
+    if task.run.manifest.mode != "live":
         return None
-    return MemoryWrite(
-        scope=task.run.scope,
-        generation=None,
-        candidates=tuple((task.stream, candidate) for candidate in event.memories),
-        uses=tuple((task.stream, use) for use in event.uses),
-    )
+    return live_write(task.run.scope, task.stream, event, cap=task.run.manifest.memory_cap)
 
 
 __all__ = ["consolidate"]

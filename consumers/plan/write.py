@@ -52,9 +52,14 @@ def _opened(task: Task) -> RolloutOpened:
 
 
 def _recall(task: Task, opened: RolloutOpened, vector: tuple[float, ...]) -> Recall:
-    live = task.run.manifest.mode == "live"
+    manifest = task.run.manifest
     return Recall(
-        scope=task.run.scope, vector=vector, generation=None if live else opened.generation
+        scope=task.run.scope,
+        vector=vector,
+        generation=None if manifest.mode == "live" else opened.generation,
+        text=question_of(task).text if manifest.memory_search == "hybrid" else "",
+        exact=manifest.deterministic,
+        frequency=manifest.memory_frequency,
     )
 
 

@@ -194,7 +194,9 @@ class OutboxRow:
 
 @dataclass(kw_only=True)
 class MemoryRow:
-    """One version of a memory: current while `until_gen` is None."""
+    """One version of a memory: in use while `until_gen` is None. `brought_uses` and `brought_wins`
+    are the record that it was imported with.
+    """
 
     id: UUID
     version: int
@@ -204,7 +206,11 @@ class MemoryRow:
     text: str
     question: str
     vector: tuple[float, ...]
-    causes: tuple[object, ...]
+    words: frozenset[str]
+    trust: str
+    brought_uses: int
+    brought_wins: int
+    causes: tuple[UUID, ...]
     from_gen: int
     until_gen: int | None = None
 
@@ -237,6 +243,7 @@ class Database:
     letters: dict[UUID, DeadLetterRow] = field(default_factory=dict)
     labels: dict[UUID, dict[str, str]] = field(default_factory=dict)
     memories: list[MemoryRow] = field(default_factory=list)
+    newest: dict[UUID, MemoryRow] = field(default_factory=dict)
     credits: dict[tuple[UUID, UUID], Credit] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
     appended: int = 0

@@ -204,6 +204,8 @@ CREATE TABLE sealed.dead_letter (
     headers jsonb NOT NULL
 );
 
+-- A memory in its versions: one in use at a time, none ever overwritten. `words` are those of question, caption and
+-- text, made by the program; `brought_*` is the record that it was imported with.
 CREATE TABLE memory (
     id uuid NOT NULL,
     version int NOT NULL,
@@ -213,9 +215,14 @@ CREATE TABLE memory (
     text text NOT NULL,
     question text NOT NULL,
     plan text NOT NULL,
+    category text NOT NULL,
+    caption text NOT NULL,
+    data_id text NOT NULL,
+    trust text NOT NULL,
     embedding halfvec(384) NOT NULL,
-    tsv tsvector GENERATED ALWAYS AS (to_tsvector('simple', question || ' ' || text)) STORED,
-    trust text NOT NULL DEFAULT 'distilled',
+    words tsvector NOT NULL,
+    brought_uses int NOT NULL,
+    brought_wins int NOT NULL,
     causes uuid[] NOT NULL,
     from_gen int NOT NULL,
     until_gen int,
@@ -223,8 +230,9 @@ CREATE TABLE memory (
     PRIMARY KEY (id, version)
 );
 CREATE UNIQUE INDEX memory_current ON memory (scope, dedupe_key) WHERE until_gen IS NULL;
+CREATE INDEX memory_of_scope ON memory (scope, outcome, from_gen);
 CREATE INDEX memory_embedding ON memory USING hnsw (embedding halfvec_cosine_ops);
-CREATE INDEX memory_text ON memory USING gin (tsv);
+CREATE INDEX memory_words ON memory USING gin (words);
 
 CREATE TABLE memory_credit (
     memory uuid NOT NULL,
@@ -234,10 +242,24 @@ CREATE TABLE memory_credit (
     PRIMARY KEY (memory, question)
 );
 
--- A scope's generations are written one at a time; `generation` is the newest.
+-- A scope's generations are written one at a time; `generation` is the newest, `held` counts the memories in use.
 CREATE TABLE memory_scope (
     scope text PRIMARY KEY,
-    generation int NOT NULL DEFAULT 0
+    generation int NOT NULL DEFAULT 0,
+    held int NOT NULL DEFAULT 0,
+    writes int NOT NULL DEFAULT 0
+);
+
+-- Which events wrote a scope, in what order and under what cap: with them its memories can be made again.
+CREATE TABLE memory_write (
+    scope text NOT NULL,
+    number int NOT NULL,
+    generation int NOT NULL,
+    run_no int NOT NULL,
+    event_id uuid NOT NULL,
+    cap int,
+    PRIMARY KEY (scope, number),
+    UNIQUE (scope, event_id)
 );
 
 CREATE TABLE artifact (

@@ -19,7 +19,7 @@ GRANT SELECT, INSERT, UPDATE ON run, question, rollout, batch, memory, memory_sc
     topic, worker, label, dead_letter TO mia_worker, mia_judge, mia_admit;
 GRANT SELECT, INSERT, UPDATE, DELETE ON active, outbox TO mia_worker, mia_judge, mia_admit;
 -- The ledger is append-only for everyone who works with it.
-GRANT SELECT, INSERT ON event, effect TO mia_worker, mia_judge, mia_admit;
+GRANT SELECT, INSERT ON event, effect, memory_write TO mia_worker, mia_judge, mia_admit;
 GRANT EXECUTE ON FUNCTION create_run_partitions(int) TO mia_admit;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO mia_audit;
 

@@ -122,7 +122,10 @@ class PostgresLedger:
             row: Any = await connection.fetchrow(_Q["commit"], *arguments)
             if row["applied"] and unit.step is not None and unit.step.memory is not None:
                 await write_memories(
-                    connection, unit.step.memory, cause=unit.step.entries[0].event_id
+                    connection,
+                    unit.step.memory,
+                    run_no=unit.step.run_no,
+                    cause=unit.step.entries[0].event_id,
                 )
             return row
 

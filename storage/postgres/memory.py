@@ -5,16 +5,17 @@ generation.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mia_events import ids
 from mia_events.effects import Memories, Recall, Remembered
-from mia_events.memories import SIMILARITY_FLOOR, merge
+from mia_events.memories import Standing, Version, merge, surplus
+from mia_events.recall import SIMILARITY_FLOOR, opening, question_words, words
 from storage.postgres.pool import answering
 from storage.postgres.sql import queries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     import asyncpg
@@ -23,38 +24,28 @@ if TYPE_CHECKING:
     from storage.postgres.pool import Connection
 
 _Q = queries("memory")
+#: Up to so many memories in use, a scope is searched exactly: a few milliseconds, and full recall
+#: however small its share of the index is.
+EXACT_UP_TO: Final = 10_000
+#: How many memories each index brings, of each outcome; how hard the vector index looks for them.
+_CANDIDATES: Final = 100
+_EF_SEARCH: Final = "100"
+_MAX_SCAN_TUPLES: Final = "40000"
 
 
 def _vector(values: Sequence[float]) -> str:
     return "[" + ",".join(map(repr, values)) + "]"
 
 
-async def write_memories(connection: Connection, write: MemoryWrite, *, cause: UUID) -> None:
+async def write_memories(
+    connection: Connection, write: MemoryWrite, *, run_no: int, cause: UUID
+) -> None:
     """Add a generation to a scope, inside the caller's transaction. `cause`: the step's event."""
-    newest = await connection.fetchval(_Q["lock_scope"], write.scope)
-    generation = write.generation if write.generation is not None else newest + 1
-    keys = sorted({candidate.dedupe_key for _, candidate in write.candidates})
-    rows = await connection.fetch(_Q["current"], write.scope, keys)
-    current = {row["dedupe_key"]: (row["version"], row["text"]) for row in rows}
-    versions = merge(current, write.candidates)
-    if versions:
-        await connection.execute(_Q["retire"], write.scope, list(versions), generation)
-        added = list(versions.values())
-        await connection.execute(
-            _Q["insert"],
-            write.scope,
-            generation,
-            datetime.now(UTC),
-            [ids.memory_id(write.scope, v.candidate.dedupe_key) for v in added],
-            [v.version for v in added],
-            [v.candidate.dedupe_key for v in added],
-            [v.candidate.outcome for v in added],
-            [v.candidate.text for v in added],
-            [v.candidate.question for v in added],
-            [v.candidate.plan for v in added],
-            [_vector(v.candidate.vector) for v in added],
-            [",".join(map(str, (*v.causes, cause))) for v in added],
-        )
+    scope = await connection.fetchrow(_Q["lock_scope"], write.scope)
+    assert scope is not None
+    generation = write.generation if write.generation is not None else scope["generation"] + 1
+    versions = merge(await _standing(connection, write), write.candidates, generation)
+    ended = await _insert(connection, write.scope, generation, versions, cause)
     if write.uses:
         await connection.execute(
             _Q["credit"],
@@ -63,50 +54,113 @@ async def write_memories(connection: Connection, write: MemoryWrite, *, cause: U
             [question for question, _ in write.uses],
             [use.won for _, use in write.uses],
         )
-    await connection.execute(_Q["set_generation"], write.scope, generation)
+    held = scope["held"] + len(versions) - ended
+    if too_many := surplus(held, write.cap):
+        held -= await connection.fetchval(_Q["evict"], write.scope, generation, too_many)
+    await connection.execute(
+        _Q["written"],
+        write.scope,
+        generation,
+        held,
+        scope["number"],
+        run_no,
+        cause,
+        write.cap,
+    )
+
+
+async def _standing(connection: Connection, write: MemoryWrite) -> dict[str, Standing]:
+    keys = {candidate.dedupe_key for _, candidate in write.candidates}
+    wanted = [ids.memory_id(write.scope, key) for key in keys]
+    rows = await connection.fetch(_Q["standing"], wanted) if wanted else []
+    return {
+        row["dedupe_key"]: Standing(
+            version=row["version"],
+            text=row["text"],
+            from_gen=row["from_gen"],
+            uses=row["uses"],
+            wins=row["wins"],
+        )
+        for row in rows
+    }
+
+
+async def _insert(
+    connection: Connection,
+    scope: str,
+    generation: int,
+    versions: Mapping[str, Version],
+    cause: UUID,
+) -> int:
+    """Write the versions; how many others they end."""
+    if not versions:
+        return 0
+    added = list(versions.values())
+    new = [version.candidate for version in added]
+    memories = [ids.memory_id(scope, one.dedupe_key) for one in new]
+    retired = await connection.execute(_Q["retire"], memories, generation)
+    await connection.execute(
+        _Q["insert"],
+        scope,
+        generation,
+        datetime.now(UTC),
+        memories,
+        [version.version for version in added],
+        [one.dedupe_key for one in new],
+        [one.outcome for one in new],
+        [one.text for one in new],
+        [one.question for one in new],
+        [one.plan for one in new],
+        [one.category for one in new],
+        [one.caption for one in new],
+        [one.data_id for one in new],
+        [one.trust for one in new],
+        [_vector(one.vector) for one in new],
+        [" ".join(words(f"{one.question} {one.caption} {one.text}")) for one in new],
+        [version.uses for version in added],
+        [version.wins for version in added],
+        [",".join(map(str, dict.fromkeys((*version.causes, cause)))) for version in added],
+    )
+    return int(retired.rpartition(" ")[2])
 
 
 class PostgresMemory:
-    """The `MemoryStore` port. Exact search when the request names a generation to be reproduced or
-    the scope is small; else the HNSW index with an iterative scan.
+    """The `MemoryStore` port. Every memory of a scope is scored when the request asks for that or
+    the scope is small; else the indexes bring the candidates, and those are scored.
     """
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, *, exact_up_to: int = EXACT_UP_TO) -> None:
         self._pool = pool
+        self._exact_up_to = exact_up_to
 
     async def recall(self, request: Recall) -> Memories:
-        """See the port. An exact search orders ties by key, so equal memories give equal
-        replies.
-        """
-        exact = request.generation is not None
+        """See the port. Ties are ordered by key, so equal memories give equal replies."""
         async with answering(), self._pool.acquire() as connection, connection.transaction():
+            scope = await connection.fetchrow(_Q["scope"], request.scope)
+            if scope is None:
+                return Memories(())
+            exact = request.exact or scope["held"] <= self._exact_up_to
+            asked = question_words(request.text)
             generation = request.generation
-            if generation is None:
-                generation = await connection.fetchval(_Q["newest"], request.scope) or 0
-            # A plain scan for the exact query; an index scan that goes on until filters are met.
-            setting = (
-                "SET LOCAL enable_indexscan = off"
-                if exact
-                else ("SET LOCAL hnsw.iterative_scan = strict_order")
+            arguments = (
+                request.scope,
+                _vector(request.vector),
+                scope["generation"] if generation is None else generation,
+                request.successes,
+                request.failures,
+                SIMILARITY_FLOOR,
+                list(request.trust),
+                list(asked),
+                request.frequency,
             )
-            await connection.execute(setting)
-            found = [
-                _remembered(row)
-                for outcome, limit in (
-                    ("success", request.successes),
-                    ("failure", request.failures),
+            if exact:
+                rows = await connection.fetch(_Q["recall_exact"], *arguments)
+            else:
+                await connection.execute(_Q["search_by_index"], _EF_SEARCH, _MAX_SCAN_TUPLES)
+                rows = await connection.fetch(
+                    _Q["recall_indexed"], *arguments, _CANDIDATES, opening(asked)
                 )
-                for row in await connection.fetch(
-                    _Q["recall_exact" if exact else "recall_indexed"],
-                    request.scope,
-                    _vector(request.vector),
-                    generation,
-                    outcome,
-                    limit,
-                    SIMILARITY_FLOOR,
-                )
-            ]
-        return Memories(tuple(found))
+        return Memories(tuple(map(_remembered, rows)))
 
 
 def _remembered(row: Any) -> Remembered:
@@ -116,8 +170,8 @@ def _remembered(row: Any) -> Remembered:
         text=row["text"],
         question=row["question"],
         outcome=row["outcome"],
-        score=round(row["score"], 6),
+        score=row["score"],
     )
 
 
-__all__ = ["PostgresMemory", "write_memories"]
+__all__ = ["EXACT_UP_TO", "PostgresMemory", "write_memories"]

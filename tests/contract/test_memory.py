@@ -1,7 +1,9 @@
 """Memories: versions by generation, credits, and what a recall returns."""
 
+from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 
 from mia_events import ids
@@ -27,6 +29,7 @@ async def _write(
     *candidates: MemoryCandidate,
     generation: int | None = None,
     uses: tuple[tuple[UUID, MemoryUse], ...] = (),
+    cap: int | None = None,
 ) -> None:
     """Write a generation as the only thing that a question's end does."""
     run = await workbench.run(Manifest(), questions=1)
@@ -42,14 +45,15 @@ async def _write(
         generation=generation,
         candidates=tuple((_ASKER, one) for one in candidates),
         uses=uses,
+        cap=cap,
     )
     await workbench.step(question, ev.QuestionConsolidated(grade="correct"), memory=write)
 
 
 async def _recall(
-    workbench: Workbench, scope: str, generation: int | None, **counts: int
+    workbench: Workbench, scope: str, generation: int | None, **wanted: Any
 ) -> list[Remembered]:
-    request = Recall(scope=scope, vector=_AXIS, generation=generation, **counts)
+    request = Recall(scope=scope, vector=_AXIS, generation=generation, **wanted)
     return list((await workbench.memory.recall(request)).items)
 
 
@@ -163,3 +167,106 @@ async def test_a_better_record_outranks_a_nearer_text(workbench: Workbench, scop
     await _write(workbench, scope, generation=2, uses=((uuid4(), lost),))
     assert ["near", "proven"] == _texts(await _recall(workbench, scope, 1))
     assert ["proven", "near"] == _texts(await _recall(workbench, scope, 2))
+
+
+async def test_words_count_a_fifth_of_the_similarity(workbench: Workbench, scope: str) -> None:
+    """0.8 cosine + 0.2 of the question's words that the memory has; common words do not count."""
+    await _write(workbench, scope, candidate("rhine", "Search the Rhine.", angle=0.5), generation=1)
+    (by_vector,) = await _recall(workbench, scope, 1)
+    (by_both,) = await _recall(workbench, scope, 1, text="What is the RHINE, the Elbe?")
+    assert pytest.approx(0.7 * 0.5 + 0.3, abs=1e-3) == by_vector.score
+    assert pytest.approx(0.7 * (0.8 * 0.5 + 0.2 * 1 / 2) + 0.3, abs=1e-3) == by_both.score
+
+
+async def test_words_reorder_neighbours(workbench: Workbench, scope: str) -> None:
+    """What shares the question's names comes before what is a little nearer."""
+    near = candidate("near", "Look for a river.", angle=0.9)
+    named = candidate("named", "Look for the Elbe.", angle=0.85)
+    await _write(workbench, scope, near, named, generation=1)
+    assert "near" == (await _recall(workbench, scope, 1))[0].question.removeprefix("about ")
+    found = await _recall(workbench, scope, 1, text="Elbe or Weser?")
+    assert ["Look for the Elbe.", "Look for a river."] == _texts(found)
+
+
+async def test_the_frequency_term_prefers_what_was_used_seldom(
+    workbench: Workbench, scope: str
+) -> None:
+    """The paper's term adds its weight / (uses + 1)."""
+    await _write(workbench, scope, candidate("k", "t", angle=0.5), generation=1)
+    use = MemoryUse(memory=ids.memory_id(scope, "k"), won=True)
+    await _write(workbench, scope, generation=2, uses=((uuid4(), use),))
+    for generation, uses in ((1, 0), (2, 1)):
+        (found,) = await _recall(workbench, scope, generation, frequency=0.3)
+        expected = 0.7 * 0.5 + 0.3 + 0.3 / (uses + 1)
+        assert pytest.approx(expected, abs=1e-3) == found.score
+
+
+async def test_only_memories_of_a_trust_are_returned(workbench: Workbench, scope: str) -> None:
+    """Imported memories can be left out."""
+    imported = msgspec.structs.replace(candidate("i", "imported"), trust="imported")
+    await _write(workbench, scope, candidate("d", "distilled"), imported, generation=1)
+    assert ["distilled", "imported"] == _texts(await _recall(workbench, scope, 1))
+    assert ["distilled"] == _texts(await _recall(workbench, scope, 1, trust=("distilled",)))
+    assert ["imported"] == _texts(await _recall(workbench, scope, None, trust=("imported",)))
+
+
+async def test_a_record_that_was_brought_stays_with_the_memory(
+    workbench: Workbench, scope: str
+) -> None:
+    """A shorter text is a new version with the same record; a later record is not added."""
+    brought = msgspec.structs.replace(candidate("k", "one two", angle=0.5), uses=3, wins=1)
+    again = msgspec.structs.replace(candidate("k", "one", angle=0.5), uses=9, wins=9)
+    await _write(workbench, scope, brought, generation=1)
+    await _write(workbench, scope, again, generation=2)
+    for generation in (1, 2):
+        (found,) = await _recall(workbench, scope, generation)
+        assert generation == found.version
+        assert pytest.approx(0.7 * 0.5 + 0.3 * 2 / 4, abs=1e-3) == found.score
+
+
+async def test_above_the_cap_the_weakest_retire(workbench: Workbench, scope: str) -> None:
+    """Who lost leaves first, then the older; a tenth of the cap becomes free, `as of` stays."""
+    first = [candidate(f"k{n}", f"t{n}") for n in range(10)]
+    await _write(workbench, scope, *first, generation=1, cap=10)
+    lost = MemoryUse(memory=ids.memory_id(scope, "k7"), won=False)
+    won = MemoryUse(memory=ids.memory_id(scope, "k0"), won=True)
+    uses = ((uuid4(), lost), (uuid4(), won))
+    await _write(workbench, scope, candidate("new", "new"), generation=2, uses=uses, cap=10)
+    everything = {"successes": 99}
+    assert {f"t{n}" for n in range(10)} == set(
+        _texts(await _recall(workbench, scope, 1, **everything))
+    )
+    left = {*(f"t{n}" for n in (0, 2, 3, 4, 5, 6, 8, 9)), "new"}
+    assert left == set(_texts(await _recall(workbench, scope, 2, **everything)))
+
+
+async def test_what_has_just_been_written_is_never_evicted(
+    workbench: Workbench, scope: str
+) -> None:
+    """A generation larger than the cap stays whole until the next one."""
+    await _write(workbench, scope, candidate("a", "a"), generation=1, cap=2)
+    many = [candidate(key, key) for key in "bcde"]
+    await _write(workbench, scope, *many, generation=2, cap=2)
+    assert ["b", "c", "d", "e"] == _texts(await _recall(workbench, scope, 2, successes=99))
+
+
+async def test_an_evicted_memory_can_be_learned_again(workbench: Workbench, scope: str) -> None:
+    """It is the next version, and what it said before can still be read."""
+    await _write(workbench, scope, candidate("a", "one"), generation=1, cap=1)
+    await _write(workbench, scope, candidate("b", "two"), generation=2, cap=1)
+    await _write(workbench, scope, candidate("a", "one, but longer"), generation=3, cap=1)
+    seen = {
+        generation: [(m.version, m.text) for m in await _recall(workbench, scope, generation)]
+        for generation in (1, 2, 3)
+    }
+    assert {1: [(1, "one")], 2: [(1, "two")], 3: [(2, "one, but longer")]} == seen
+
+
+async def test_a_generation_that_is_written_twice_overwrites_nothing(
+    workbench: Workbench, scope: str
+) -> None:
+    """What it has under a key stays; new keys join it."""
+    await _write(workbench, scope, candidate("a", "one two"), generation=0)
+    more = (candidate("a", "one"), candidate("b", "three"))
+    await _write(workbench, scope, *more, generation=0)
+    assert ["one two", "three"] == _texts(await _recall(workbench, scope, 0))
