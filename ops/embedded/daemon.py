@@ -5,6 +5,7 @@ SIGTERM or SIGINT, and keeps its report current.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -93,7 +94,11 @@ class Daemon:
 
     def _update(self, **changes: object) -> None:
         self._report = msgspec.structs.replace(self._report, **changes)
-        report.write(self.home, self._report)
+        try:
+            report.write(self.home, self._report)
+        except OSError as error:  # a full disk: its children need their supervisor all the more
+            with contextlib.suppress(OSError):
+                self._say(f"the status cannot be written: {error}")
 
 
 async def run_until_signal(daemon: Daemon, up: Callable[[Report], None] = _nothing) -> None:

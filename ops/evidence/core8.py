@@ -14,14 +14,18 @@ from ops.evidence.record import Claim, Evidence
 
 __all__ = ["TITLE", "evidence"]
 
-TITLE: Final = "make test passes on a clean clone, Java absent or present"
+TITLE: Final = (
+    "make test passes on a clean clone without Java; Kafka's tier also where there is one"
+)
 _SUMMARY: Final = re.compile(r"=* ?(\d+ passed.*? in [\d.]+s.*?) ?=*$")
 _TIERS: Final = 5
 
 
 async def evidence(*, short: bool = False) -> Evidence:
-    """Clone and test; the short form runs the unit tier alone."""
-    target = "unit" if short else "test"
+    """Clone and test, then once more what starts Kafka, with a Java on the path; the short form
+    runs the unit tier alone.
+    """
+    target, kafka = ("unit", "unit") if short else ("test", "integration")
     async with clean_clone() as folder:
         absent = without_java()
         bare = await run_in(folder, ["make", target], environment=absent)
@@ -29,7 +33,7 @@ async def evidence(*, short: bool = False) -> Evidence:
         path = os.pathsep.join([java, absent["PATH"]])
         with_java = await run_in(
             folder,
-            ["make", target],
+            ["make", kafka],
             environment={"PATH": path, "JAVA_HOME": str(Path(java).parent)},
         )
     hidden = shutil.which("java", path=absent["PATH"])
@@ -43,11 +47,9 @@ async def evidence(*, short: bool = False) -> Evidence:
         claims=(
             Claim("the first run could find no java", hidden is None),
             Claim(f"make {target} on a clean clone, Java absent", bare.status == 0),
-            Claim(f"make {target}, Java present", with_java.status == 0),
-            Claim(
-                f"at least {least} tiers of tests ran, in both",
-                min(len(_tiers(bare)), len(_tiers(with_java))) >= least,
-            ),
+            Claim(f"make {kafka}, Java present", with_java.status == 0),
+            Claim(f"at least {least} tiers of tests ran without Java", len(_tiers(bare)) >= least),
+            Claim("one ran with Java", len(_tiers(with_java)) == 1),
         ),
     )
 
