@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeVar
 
+from consumers.tools import TOOLS, Tool
 from mia_events import ids
 from mia_events.effects import Call, Embed, Message
 from mia_events.steps import ModelChoice, Poison, QuestionView, Task
@@ -48,6 +49,15 @@ def prompt(task: Task, name: str) -> str:
         raise Poison(f"run {task.run.name} was created without prompt {name!r}") from None
 
 
+def tools_of(task: Task) -> tuple[Tool, ...]:
+    """The tools that the run gave its executors, by name. Raises `Poison`."""
+    names = task.run.manifest.tools
+    missing = [name for name in names if name not in TOOLS]
+    if missing:
+        raise Poison(f"run {task.run.name} needs tools that are not here: {', '.join(missing)}")
+    return tuple(TOOLS[name] for name in sorted(names))
+
+
 def sampling_seed(task: Task, rollout: int, step: str) -> int:
     """The seed of a random choice: the same wherever and however often its task is handled.
 
@@ -72,6 +82,7 @@ def call(
     rollout: int = NO_ROLLOUT,
     step: str,
     schema: dict[str, Any] | None = None,
+    stop: tuple[str, ...] = (),
     tolerate: bool = False,
 ) -> Call:
     """A chat completion by the role's model, with the role's sampling and the step's own seed."""
@@ -82,8 +93,10 @@ def call(
         messages=messages,
         max_tokens=choice.max_tokens,
         temperature=choice.temperature,
+        top_p=choice.top_p,
         seed=sampling_seed(task, rollout, step),
         schema=schema,
+        stop=stop,
         tolerate=tolerate,
     )
 
@@ -94,17 +107,20 @@ def planner_call(
     """A call of the planner in version `policy`.
 
     It is never constrained by a grammar, because the planner is trained on what it samples, and its
-    tokens are recorded for that.
+    tokens are recorded for that. A run that trains samples at temperature and top-p 1, whatever the
+    role's own sampling is.
     """
-    choice = choice_of(task, "planner")
+    choice, trained = choice_of(task, "planner"), task.run.manifest.train
     return Call(
         role="planner",
         model=choice.model if policy == BASE_POLICY else policy,
         messages=messages,
         max_tokens=choice.max_tokens,
-        temperature=choice.temperature,
+        temperature=1.0 if trained else choice.temperature,
+        top_p=1.0 if trained else choice.top_p,
         seed=sampling_seed(task, rollout, step),
         capture_tokens=True,
+        trained=trained,
     )
 
 
@@ -142,4 +158,5 @@ __all__ = [
     "question_of",
     "sampling_seed",
     "setting",
+    "tools_of",
 ]

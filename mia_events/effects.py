@@ -28,8 +28,8 @@ class Message(msgspec.Struct, frozen=True):
 
 class ModelReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A chat completion. `prompt_ids`, `token_ids` and `logprobs` (natural log, one per sampled
-    token) are there when the request asked for them; `problem` is set, and `text` empty, when a
-    tolerated call failed for good.
+    token) are there when the request asked for them, or `uncaptured` says why not; `problem` is
+    set, and `text` empty, when a tolerated call failed for good.
     """
 
     text: str
@@ -40,6 +40,7 @@ class ModelReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_ids: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
+    uncaptured: str = ""
     problem: str = ""
 
 
@@ -47,8 +48,9 @@ class Call(Effect[ModelReply], frozen=True, kw_only=True, tag="call"):
     """A chat completion by the model in `role` (planner, executor, judge, manager, router).
 
     `model` is the served name pinned by the run (or the planner version). `schema` is a JSON Schema
-    for grammar-constrained decoding (untrained roles only). `tolerate`: a failure for good is a
-    reply with `problem` instead of the step's failure.
+    for grammar-constrained decoding (untrained roles only), `stop` ends the reply before it.
+    `trained`: a trainer will use this turn, so it is sampled from the model's own distribution.
+    `tolerate`: a failure for good is a reply with `problem` instead of the step's failure.
     """
 
     role: str
@@ -56,9 +58,12 @@ class Call(Effect[ModelReply], frozen=True, kw_only=True, tag="call"):
     messages: tuple[Message, ...]
     max_tokens: int
     temperature: float = 0.0
+    top_p: float = 1.0
     seed: int | None = None
     schema: dict[str, Any] | None = None
+    stop: tuple[str, ...] = ()
     capture_tokens: bool = False
+    trained: bool = False
     tolerate: bool = False
 
 

@@ -16,20 +16,27 @@ E = TypeVar("E", bound=Event)
 
 
 class ModelChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A role's model and sampling, as pinned by a run. `temperature` 0 is greedy."""
+    """A role's model and sampling, as pinned by a run. `temperature` 0 is greedy.
+
+    `context_tokens` is what prompt and reply may have together.
+    """
 
     model: str
     max_tokens: int = 256
     temperature: float = 0.0
+    top_p: float = 1.0
+    context_tokens: int = 8_192
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a run's requests depend on, fixed at its creation.
 
     `prompts` maps a prompt's name to its text, `roles` a role to its model. `rollouts` is G,
-    `batch_size` B, `lag` the generations a batch may be behind. `memory_cap` is the
-    most memories that a scope keeps in use, `memory_frequency` the weight of the paper's frequency
-    term in a memory's score, `memory_search` whether words count beside the vector.
+    `batch_size` B, `lag` the generations a batch may be behind. `tools` are those that an executor
+    may call, in the language `executor_grammar`; `judge` says who grades. `train`: planner turns
+    are sampled as a trainer needs them. `memory_cap` is the most memories that a scope keeps in
+    use, `memory_frequency` the weight of the paper's frequency term in a memory's score,
+    `memory_search` whether words count beside the vector.
     """
 
     mode: str = "live"
@@ -41,6 +48,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     prompts: dict[str, str] = {}
     roles: dict[str, ModelChoice] = {}
     options: dict[str, Any] = {}
+    tools: tuple[str, ...] = ("search",)
+    executor_grammar: Literal["json", "tags"] = "json"
+    judge: Literal["supervised", "unsupervised", "none"] = "supervised"
+    train: bool = False
     max_turns: int = 6
     max_replans: int = 1
     question_deadline_s: float | None = None

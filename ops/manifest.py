@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from consumers import prompts
+from consumers.tools import TOOLS
 from mia_events.steps import Manifest
 from ops.errors import Refused
 from ops.models import choices
@@ -24,7 +25,12 @@ def manifest_of(settings: Settings, **chosen: object) -> Manifest:
         Refused: a field does not hold what it should, or contradicts another.
     """
     fields = {name: value for name, value in chosen.items() if value is not None}
-    base = Manifest(prompts=prompts.load(), roles=choices(settings), code_version=code_version())
+    base = Manifest(
+        prompts=prompts.load(),
+        roles=choices(settings),
+        tools=tuple(sorted(TOOLS)),
+        code_version=code_version(),
+    )
     try:
         manifest = msgspec.convert({**msgspec.to_builtins(base), **fields}, Manifest)
     except msgspec.ValidationError as error:

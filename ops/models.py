@@ -111,6 +111,8 @@ def _choice(role: str, model: ModelSettings) -> ModelChoice:
         model=model.model or embedded,
         max_tokens=model.sampling.max_tokens,
         temperature=model.sampling.temperature,
+        top_p=model.sampling.top_p,
+        context_tokens=model.context_tokens,
     )
 
 

@@ -75,12 +75,16 @@ class Sampling(_Section, frozen=True):
 
 
 class ModelSettings(_Section, frozen=True):
-    """One role's OpenAI-compatible endpoint; without `base_url` it is the embedded vLLM."""
+    """One role's OpenAI-compatible endpoint; without `base_url` it is the embedded vLLM.
+
+    `context_tokens` is the length of the model's context, prompt and reply together.
+    """
 
     base_url: str = ""
     model: str = ""
     api_key_file: str = ""
     sampling: Sampling = Sampling()
+    context_tokens: int = 8_192
     timeout_s: float = 300.0
     concurrency: int = 64
 

@@ -1,29 +1,58 @@
-"""One client for OpenAI-compatible endpoints, a role per endpoint."""
+"""One client for OpenAI-compatible endpoints, a role per endpoint.
+
+What goes wrong is classified by who is to blame, and repeated where that costs least:
+
+- a connection that broke before anything came back is made again here, at once, a few times:
+  a completion without a recorded reply may be repeated;
+- an endpoint that is away (refused, no connection in time) or busy (408, 425, 429, 503) raises
+  `Late`: the command gives its slot back and comes again, for as long as it takes;
+- a fault of the server (500 and above, no answer in time, a reply that cannot be read) raises
+  `Transient`: the command is retried with growing delays, and dead-lettered in the end;
+- a request that can never be answered (an unknown model, a refused key) raises `Poison`.
+
+Delays are jittered, so that what failed together does not come back together.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import math
-from typing import TYPE_CHECKING, Any, Self
+import random
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 import msgspec
+import structlog
 
-from mia_events.effects import ModelReply, Vectors
+from consumers.effects.openai_wire import chat_request, read_completion, read_embeddings
+from mia_events.effects import ModelReply
+from mia_events.quoting import clean
 from mia_events.steps import Late, Poison, Transient
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mia_events.effects import Call, Embed
+    from mia_events.effects import Call, Embed, Vectors
 
-_BUSY = frozenset({408, 425, 429, 503})
-_RETRY_S = 2.0
+_log = structlog.get_logger(__name__)
+
+_BUSY: Final = frozenset({408, 425, 429, 503})
+_CLIENT_ERROR: Final = 400
+_NOT_FOUND: Final = 404
+_SERVER_ERROR: Final = 500
+_RETRY_S: Final = 2.0
+_MOST_RETRY_S: Final = 60.0
+_CONNECT_S: Final = 10.0
+_BROKEN: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+_TRIES: Final = 3
+_PAUSE_S: Final = 0.1
+_SAID_CHARACTERS: Final = 300
+#: Roles whose requests may hold a label: an error of the server may repeat a request.
+_SECRET: Final = frozenset({"judge"})
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where a role is served. `base_url` ends in ``/v1``; the key never leaves this process's
-    memory.
+    memory. `timeout_s` bounds one request, without the wait for one of `concurrency` places.
     """
 
     base_url: str
@@ -32,56 +61,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 64
 
 
-class _Logprob(msgspec.Struct):
-    logprob: float
-
-
-class _Logprobs(msgspec.Struct):
-    content: list[_Logprob] | None = None
-
-
-class _Text(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Text
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
-    token_ids: list[int] | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class _Completion(msgspec.Struct):
-    choices: list[_Choice]
-    model: str = ""
-    usage: _Usage | None = None
-    prompt_token_ids: list[int] | None = None
-
-
-class _Embedding(msgspec.Struct):
-    index: int
-    embedding: list[float]
-
-
-class _Embeddings(msgspec.Struct):
-    data: list[_Embedding]
-
-
-_completion = msgspec.json.Decoder(_Completion)
-_embeddings = msgspec.json.Decoder(_Embeddings)
-_encoder = msgspec.json.Encoder()
-
-
 class ModelClient:
     """Chat completions and embeddings. Use as an async context manager.
 
-    An endpoint that is away or busy raises `Late`: the command waits and is not to blame. A fault
-    of the server raises `Transient`, a request that can never be answered `Poison`.
+    Raises `Late`, `Transient` and `Poison` as the module says.
     """
 
     def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
@@ -100,130 +83,96 @@ class ModelClient:
     async def chat(self, call: Call) -> ModelReply:
         """Answer a `Call`."""
         try:
-            body = await self._post(call.role, "chat/completions", _chat_request(call))
-            return _reply(body, call)
+            body = await self._post(call.role, "chat/completions", chat_request(call))
         except Poison as error:
-            if call.tolerate:
-                return ModelReply(text="", finish_reason="error", problem=str(error))
-            raise
+            if not call.tolerate:
+                raise
+            _log.warning("a model refused a request", role=call.role, problem=str(error))
+            return ModelReply(text="", finish_reason="error", problem=str(error))
+        return read_completion(body, call)
 
     async def embed(self, embed: Embed) -> Vectors:
         """Answer an `Embed`; vectors are scaled to unit length."""
         request = {"model": embed.model, "input": list(embed.texts)}
-        body = await self._post("embedder", "embeddings", request)
-        try:
-            data = sorted(_embeddings.decode(body).data, key=lambda item: item.index)
-        except msgspec.DecodeError as error:
-            message = f"the embedder's reply is none: {error}"
-            raise Transient(message) from error
-        if len(data) != len(embed.texts):
-            message = f"the embedder gave {len(data)} vectors for {len(embed.texts)} texts"
-            raise Transient(message)
-        return Vectors(tuple(_unit(item.embedding) for item in data))
+        return read_embeddings(await self._post("embedder", "embeddings", request), embed)
 
     async def _post(self, role: str, path: str, request: dict[str, Any]) -> bytes:
         endpoint = self._endpoint(role)
-        url = f"{endpoint.base_url}/{path}"
+        url, data = f"{endpoint.base_url}/{path}", msgspec.json.encode(request)
+        async with self._limits[role]:
+            try:
+                answer = await self._sent(endpoint, url, data)
+            except aiohttp.ClientError as error:
+                why = f"{role} at {url} is away: {type(error).__name__}: {error}"
+                raise Late(why, _jittered(_RETRY_S)) from error
+            except TimeoutError as error:
+                why = f"{role} at {url} gave no answer within {endpoint.timeout_s:g} s"
+                raise Transient(why) from error
+        if answer.status >= _CLIENT_ERROR:
+            raise _refusal(answer, role, url, request["model"])
+        return answer.body
+
+    async def _sent(self, endpoint: Endpoint, url: str, data: bytes) -> _Answer:
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._send(endpoint, url, data)
+            except aiohttp.ClientConnectorError:
+                raise
+            except _BROKEN:
+                await asyncio.sleep(_jittered(_PAUSE_S))
+        return await self._send(endpoint, url, data)
+
+    async def _send(self, endpoint: Endpoint, url: str, data: bytes) -> _Answer:
+        if self._session is None:
+            raise RuntimeError("the client is used before it is entered")
         headers = {"content-type": "application/json"}
         if endpoint.api_key:
             headers["authorization"] = f"Bearer {endpoint.api_key}"
-        timeout = aiohttp.ClientTimeout(total=endpoint.timeout_s)
-        if self._session is None:
-            message = "the client is used before it is entered"
-            raise RuntimeError(message)
-        try:
-            async with (
-                self._limits[role],
-                self._session.post(
-                    url, data=_encoder.encode(request), headers=headers, timeout=timeout
-                ) as response,
-            ):
-                body = await response.read()
-                _check(response.status, body, role, response.headers.get("retry-after"))
-                return body
-        except TimeoutError as error:
-            message = f"{role} at {url} gave no answer within {endpoint.timeout_s:g} s"
-            raise Transient(message) from error
-        except aiohttp.ClientConnectorError as error:
-            message = f"{role} at {url} is away: {error}"
-            raise Late(message, _RETRY_S) from error
-        except aiohttp.ClientError as error:
-            message = f"{role} at {url} broke off: {type(error).__name__}: {error}"
-            raise Late(message, _RETRY_S) from error
+        timeout = aiohttp.ClientTimeout(total=endpoint.timeout_s, sock_connect=_CONNECT_S)
+        async with self._session.post(url, data=data, headers=headers, timeout=timeout) as answer:
+            retry_after = answer.headers.get("retry-after")
+            return _Answer(answer.status, await answer.read(), retry_after)
 
     def _endpoint(self, role: str) -> Endpoint:
         try:
             return self._endpoints[role]
         except KeyError:
-            message = f"no endpoint for role {role!r}: set models.{role}.base_url"
-            raise Poison(message) from None
+            raise Poison(f"no endpoint for role {role!r}: set models.{role}.base_url") from None
 
 
-def _chat_request(call: Call) -> dict[str, Any]:
-    request: dict[str, Any] = {
-        "model": call.model,
-        "messages": [{"role": m.role, "content": m.content} for m in call.messages],
-        "max_tokens": call.max_tokens,
-        "temperature": call.temperature,
-    }
-    if call.seed is not None:
-        request["seed"] = call.seed
-    if call.schema is not None:
-        request["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": call.role, "schema": call.schema, "strict": True},
-        }
-    if call.capture_tokens:
-        request |= {"return_token_ids": True, "logprobs": True}
-    return request
+class _Answer(msgspec.Struct, frozen=True):
+    status: int
+    body: bytes
+    retry_after: str | None
 
 
-def _check(status: int, body: bytes, role: str, retry_after: str | None) -> None:
-    if status < 400:  # noqa: PLR2004 - the classes of HTTP
-        return
-    said = body[:300].decode("utf-8", "replace")
-    message = f"{role} answered {status}: {said}"
-    if status in _BUSY:
-        raise Late(message, _seconds(retry_after))
-    if status >= 500:  # noqa: PLR2004
-        raise Transient(message)
-    raise Poison(message)
+def _refusal(answer: _Answer, role: str, url: str, model: str) -> Exception:
+    """What an answer of 400 and above comes to."""
+    said = answer.body[:_SAID_CHARACTERS].decode("utf-8", "replace")
+    message = f"{role} at {url} answered {answer.status}"
+    if role not in _SECRET:
+        message += f": {clean(said)}"
+    if answer.status in _BUSY:
+        return Late(message, _jittered(_seconds(answer.retry_after)))
+    if answer.status >= _SERVER_ERROR:
+        return Transient(message)
+    if answer.status == _NOT_FOUND:
+        message += f"; it does not know the model {model!r}, unless base_url is wrong: set "
+        message += f"models.{role}.model or models.default.model to one that it serves"
+    return Poison(message)
 
 
 def _seconds(retry_after: str | None) -> float:
+    """A server's wish in seconds; a date is not honoured."""
     try:
-        return min(60.0, float(retry_after or _RETRY_S))
+        wish = float(retry_after or _RETRY_S)
     except ValueError:
         return _RETRY_S
+    return max(0.0, min(_MOST_RETRY_S, wish))
 
 
-def _reply(body: bytes, call: Call) -> ModelReply:
-    try:
-        completion = _completion.decode(body)
-        choice = completion.choices[0]
-    except (msgspec.DecodeError, IndexError) as error:
-        message = f"{call.role}'s reply is no chat completion: {error}"
-        raise Transient(message) from error
-    usage = completion.usage or _Usage()
-    logprobs = choice.logprobs.content if choice.logprobs is not None else None
-    return ModelReply(
-        text=choice.message.content or "",
-        finish_reason=choice.finish_reason or "",
-        model=completion.model,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        prompt_ids=tuple(completion.prompt_token_ids or ()),
-        token_ids=tuple(choice.token_ids or ()),
-        logprobs=tuple(item.logprob for item in logprobs or ()),
-    )
-
-
-def _unit(vector: list[float]) -> tuple[float, ...]:
-    length = math.sqrt(math.fsum(value * value for value in vector))
-    if not math.isfinite(length) or length == 0:
-        message = "the embedder gave a vector without length"
-        raise Transient(message)
-    return tuple(round(value / length, 7) for value in vector)
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(1.0, 1.5)  # noqa: S311 - it spreads load and hides nothing
 
 
 __all__ = ["Endpoint", "ModelClient"]

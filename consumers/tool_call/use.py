@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from consumers.requests import command, question_of, setting
-from consumers.tools import TOOLS, arguments_of
+from consumers.requests import command, question_of, setting, tools_of
+from consumers.tools import arguments_of
 from mia_events.effects import ToolResult, UseTool, Wanted, ask
 from mia_events.grammar import Unparsable
 from mia_events.quoting import clean, quote
@@ -27,9 +27,10 @@ def use_tool(task: Task) -> Plan:
 
 
 def _used(task: Task, called: TurnToolCalled) -> Generator[Wanted, Any, ToolResult]:
-    tool = TOOLS.get(called.tool)
+    tools = {tool.name: tool for tool in tools_of(task)}
+    tool = tools.get(called.tool)
     if tool is None:
-        raise Unparsable(f"no tool has that name; there are: {', '.join(sorted(TOOLS))}")
+        raise Unparsable(f"no tool has that name; there are: {', '.join(tools)}")
     question = question_of(task)
     return (
         yield from ask(

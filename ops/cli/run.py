@@ -41,6 +41,9 @@ class RunOptions:
         lag: How many generations a batch may be behind; 0 waits for the batch before.
         seed: What all sampling seeds derive from.
         deterministic: Equal inputs give equal digests: batches, exact search, no limits of time.
+        judge: supervised (default): against the sealed label; unsupervised: three reviewers and a
+            chair, who see no label; none.
+        executor_grammar: json (default), or tags, which the published checkpoints speak.
         max_turns: Turns of an executor before it must answer.
         max_in_flight: Questions open at once.
         question_deadline: Seconds after which a question fails.
@@ -54,6 +57,8 @@ class RunOptions:
     lag: int | None = None
     seed: int | None = None
     deterministic: Annotated[bool, Parameter(negative="")] = False
+    judge: Literal["supervised", "unsupervised", "none"] | None = None
+    executor_grammar: Literal["json", "tags"] | None = None
     max_turns: int | None = None
     max_in_flight: int | None = None
     question_deadline: float | None = None
