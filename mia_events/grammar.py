@@ -17,6 +17,8 @@ from mia_events.quoting import clean
 T = TypeVar("T")
 
 ANSWER: Final = "answer"
+#: Long enough for any answer, too short to hand a page to the judge.
+ANSWER_CHARACTERS: Final = 1_000
 _END_OF_THINKING: Final = "</think>"
 _THINKING: Final = "<think>"
 _MAX_JSON: Final = 100_000
@@ -74,7 +76,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 def choice(text: str, key: str, allowed: Collection[T]) -> T:
     """The value of the only key of an object, one of `allowed`. Raises `Unparsable`."""
-    value = json_object(text)
+    value = json_object(after_thinking(text))
     # True == 1 and 1.0 == 1, but neither is the number that was asked for.
     chosen = [o for o in allowed if type(value.get(key)) is type(o) and value[key] == o]
     if set(value) != {key} or not chosen:
@@ -91,8 +93,18 @@ def action(text: str, names: Collection[str]) -> Action:
     if name != ANSWER and name not in names:
         raise Unparsable(f'"action" must be one of: {", ".join([*sorted(names), ANSWER])}')
     if name == ANSWER:
-        _check_answer(value)
+        value = {ANSWER: _only_answer(value)}
     return Action(thought=thought, name=name, arguments=value)
+
+
+def checked_answer(text: str) -> str:
+    """An answer without white space around it. Raises `Unparsable` for none, or a whole page."""
+    answer = text.strip()
+    if not answer:
+        raise Unparsable("to answer, send the answer as text; yours is empty")
+    if len(answer) > ANSWER_CHARACTERS:
+        raise Unparsable(f"an answer has at most {ANSWER_CHARACTERS} characters; send less")
+    return answer
 
 
 def action_schema(tools: Mapping[str, Mapping[str, Any]], *, limit: int = 200) -> dict[str, Any]:
@@ -109,15 +121,11 @@ def action_schema(tools: Mapping[str, Mapping[str, Any]], *, limit: int = 200) -
 
 def choice_schema(key: str, allowed: Collection[Any]) -> dict[str, Any]:
     """The JSON Schema of an object whose only key has one of the values `allowed`."""
-    return _closed({key: {"enum": list(allowed)}})
+    return closed_schema({key: {"enum": list(allowed)}})
 
 
-def _variant(name: str, properties: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    thought = {"type": "string", "maxLength": limit}
-    return _closed({"thought": thought, "action": {"enum": [name]}, **properties})
-
-
-def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+def closed_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of an object with just these properties, all required."""
     return {
         "type": "object",
         "properties": properties,
@@ -126,10 +134,16 @@ def _closed(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_answer(value: dict[str, Any]) -> None:
+def _variant(name: str, properties: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    thought = {"type": "string", "maxLength": limit}
+    return closed_schema({"thought": thought, "action": {"enum": [name]}, **properties})
+
+
+def _only_answer(value: dict[str, Any]) -> str:
     answer = value.get(ANSWER)
-    if set(value) != {ANSWER} or not isinstance(answer, str) or not answer.strip():
+    if set(value) != {ANSWER} or not isinstance(answer, str):
         raise Unparsable('to answer, send "answer" with the answer as text and nothing else')
+    return checked_answer(answer)
 
 
 def _strings(value: object) -> Iterator[str]:
@@ -158,13 +172,16 @@ def _no_constant(name: str) -> None:
 
 __all__ = [
     "ANSWER",
+    "ANSWER_CHARACTERS",
     "Action",
     "Unparsable",
     "action",
     "action_schema",
     "after_thinking",
+    "checked_answer",
     "choice",
     "choice_schema",
+    "closed_schema",
     "json_object",
     "one_word",
 ]

@@ -1,14 +1,20 @@
 """The executor's conversation, rebuilt from the rollout's history.
 
-It only ever grows at its end, so that a model server's prefix cache serves every turn but the
-newest.
+It only grows at its end, as long as it fits into the model's context, so that a model server's
+prefix cache serves every turn but the newest.
 """
 
 from __future__ import annotations
 
-from consumers.requests import prompt, question_of
+from collections.abc import Sequence
+from typing import Final
+
+from consumers.execute.dialects import Dialect
+from consumers.execute.fitting import Part, fitted
+from consumers.requests import choice_of, prompt, question_of
+from consumers.tools import Tool
 from mia_events.effects import Message
-from mia_events.quoting import clip, escape, quote
+from mia_events.quoting import quote
 from mia_events.steps import Task
 from mia_events.trajectory import Trajectory, Turn
 from schemas.events import (
@@ -19,44 +25,46 @@ from schemas.events import (
     TurnToolCalled,
 )
 
-_TURN_CHARACTERS = 1_000
-_PLAN_CHARACTERS = 4_000
+_PLAN_CHARACTERS: Final = 4_000
 
 
-def conversation(task: Task, so_far: Trajectory, *, last: bool) -> tuple[Message, ...]:
+def conversation(
+    task: Task, so_far: Trajectory, dialect: Dialect, tools: Sequence[Tool], *, last: bool
+) -> tuple[Message, ...]:
     """The messages of the next turn; `last` orders an answer."""
-    question = quote("question", question_of(task).text)
-    opening = [question, quote("plan", so_far.plan, _PLAN_CHARACTERS)]
-    messages = [
-        Message("system", prompt(task, "execute")),
-        Message("user", "\n\n".join(opening)),
+    parts = [
+        Part(Message("system", f"{prompt(task, dialect.prompt)}\n{dialect.declared(tools)}")),
+        Part(Message("user", _opening(task, so_far))),
     ]
     for step in so_far.steps:
-        messages += _told(task, step)
+        parts += _told(task, dialect, step)
     if last:
-        messages.append(Message("user", prompt(task, "last_turn")))
-    return _merged(messages)
+        parts.append(Part(Message("user", prompt(task, dialect.last_turn))))
+    executor = choice_of(task, "executor")
+    return _merged(fitted(parts, executor.context_tokens - executor.max_tokens))
 
 
-def _told(task: Task, step: Turn) -> list[Message]:
+def _opening(task: Task, so_far: Trajectory) -> str:
+    question = quote("question", question_of(task).text)
+    plan = quote("plan", so_far.plan, _PLAN_CHARACTERS) if so_far.plan else ""
+    return f"{question}\n\n{plan}".strip()
+
+
+def _told(task: Task, dialect: Dialect, step: Turn) -> list[Part]:
     match step:
         case TurnToolCalled() | TurnAnswered():
-            return [_said(step.text)]
+            return [Part(Message("assistant", dialect.said(step)), "turn")]
         case TurnRejected():
-            return [_said(step.text), Message("user", step.observation)]
+            turn = Part(Message("assistant", dialect.said(step)), "turn")
+            return [turn, Part(Message("user", step.observation))]
         case ToolReturned():
-            return [Message("user", step.observation)]
+            return [Part(Message("user", dialect.observed(step.observation)), "result")]
         case RolloutReplanned():
             plan = quote("plan", step.plan, _PLAN_CHARACTERS)
-            return [Message("user", f"{prompt(task, 'revised')}\n\n{plan}")]
+            return [Part(Message("user", f"{prompt(task, 'revised')}\n\n{plan}"))]
 
 
-def _said(text: str) -> Message:
-    # What the model once wrote goes back into a chat template: it may not spell its tokens.
-    return Message("assistant", escape(clip(text, _TURN_CHARACTERS)))
-
-
-def _merged(messages: list[Message]) -> tuple[Message, ...]:
+def _merged(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Neighbours of one role as one message: some chat templates demand that roles alternate."""
     merged: list[Message] = []
     for message in messages:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Final
 
 import msgspec
 
 from consumers.execute.conversation import conversation
-from consumers.requests import call
-from consumers.tools import TOOLS, arguments_of, properties_of
-from mia_events.effects import ask
-from mia_events.grammar import ANSWER, Action, Unparsable, action, action_schema
+from consumers.execute.dialects import DIALECTS, Dialect
+from consumers.requests import call, tools_of
+from consumers.tools import TOOLS, arguments_of
+from mia_events.effects import ModelReply, ask
+from mia_events.grammar import ANSWER, Action, Unparsable
 from mia_events.quoting import clean, clip
 from mia_events.steps import Plan, Step, Task
 from mia_events.trajectory import follow
 from schemas.events import Event, TurnAnswered, TurnRejected, TurnToolCalled
 
-_TEXT_CHARACTERS = 8_000
+_TEXT_CHARACTERS: Final = 8_000
 
 
 def take_turn(task: Task) -> Plan:
@@ -25,28 +27,39 @@ def take_turn(task: Task) -> Plan:
     The last turn of the budget, which all phases of a rollout share, can only answer; when it does
     not, the phase ends without an answer.
     """
-    so_far = follow(task.history)
+    so_far, dialect, tools = follow(task.history), _dialect(task), tools_of(task)
     turn, last = so_far.turns + 1, so_far.turns + 1 >= task.run.manifest.max_turns
-    tools = () if last else tuple(sorted(TOOLS))
     request = call(
         task,
         "executor",
-        conversation(task, so_far, last=last),
+        conversation(task, so_far, dialect, tools, last=last),
         rollout=so_far.number,
         step="turn",
-        schema=_schema(tools),
+        schema=dialect.schema(() if last else tools),
+        stop=dialect.stop,
     )
     reply = yield from ask(request)
+    allowed = () if last else tuple(tool.name for tool in tools)
     text = clip(clean(reply.text), _TEXT_CHARACTERS)
     try:
-        return Step(event=_taken(action(reply.text, tools), turn, text))
+        return Step(event=_taken(_read(dialect, reply, allowed), turn, text))
     except Unparsable as error:
         return Step(event=_refused(error, turn, text, last=last))
 
 
+def _dialect(task: Task) -> Dialect:
+    return DIALECTS[task.run.manifest.executor_grammar]
+
+
+def _read(dialect: Dialect, reply: ModelReply, allowed: Collection[str]) -> Action:
+    if reply.finish_reason == "length":
+        raise Unparsable("it did not end within the tokens of a turn; send one short action")
+    return dialect.read(reply.text, allowed)
+
+
 def _taken(taken: Action, turn: int, text: str) -> Event:
     if taken.name == ANSWER:
-        return TurnAnswered(turn=turn, text=text, answer=taken.arguments[ANSWER].strip())
+        return TurnAnswered(turn=turn, text=text, answer=taken.arguments[ANSWER])
     encoded = msgspec.json.encode(taken.arguments)
     arguments_of(TOOLS[taken.name], encoded)
     return TurnToolCalled(turn=turn, text=text, tool=taken.name, arguments=msgspec.Raw(encoded))
@@ -56,10 +69,6 @@ def _refused(error: Unparsable, turn: int, text: str, *, last: bool) -> Event:
     if last:
         return TurnAnswered(turn=turn, text=text, answer=None)
     return TurnRejected(turn=turn, text=text, observation=f"Your reply was not used: {error}")
-
-
-def _schema(tools: tuple[str, ...]) -> dict[str, Any]:
-    return action_schema({name: properties_of(name) for name in tools})
 
 
 __all__ = ["take_turn"]

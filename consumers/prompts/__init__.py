@@ -12,7 +12,9 @@ from importlib.resources import files
 from typing import Final
 
 NAMES: Final = (
-    "plan", "route", "execute", "last_turn", "revised", "reflect", "replan", "judge", "compress",
+    "plan", "route", "execute", "execute_tags", "last_turn", "last_turn_tags", "revised", "reflect",
+    "replan", "judge", "review_logic", "review_sourcing", "review_validity", "chair", "compress",
+    "classify",
 )  # fmt: skip
 
 

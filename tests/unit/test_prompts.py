@@ -4,7 +4,7 @@ import pytest
 
 from consumers import prompts
 
-TASKS = sorted(set(prompts.NAMES) - {"last_turn", "revised"})
+TASKS = sorted(set(prompts.NAMES) - {"last_turn", "last_turn_tags", "revised"})
 
 
 def test_every_prompt_has_a_text() -> None:
