@@ -1,4 +1,4 @@
-"""The judge stage: a final answer against the sealed label."""
+"""The judge stage: a final answer against the sealed label, or by review without one."""
 
 from consumers.judge.judge import judge
 from mia_events.steps import Stage

@@ -1,66 +1,32 @@
-"""Grade an answer.
+"""Grade an answer by the judge that the run chose.
 
-The label is read here and nowhere else; nothing that could repeat it (the model's words, an error's
-text) goes into the event.
+A judge that fails leaves the rollout unjudged, with the reason: never graded by default.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
-from consumers.requests import call, dialogue, prompt, question_of
-from mia_events.effects import Call, ReadLabel, ask
-from mia_events.grammar import Unparsable, choice, choice_schema
-from mia_events.quoting import quote
-from mia_events.scoring import exact_match, token_f1
+from consumers.judge.supervised import supervised
+from consumers.judge.unsupervised import unsupervised
 from mia_events.steps import Plan, Step, Task
 from mia_events.trajectory import follow
-from schemas.events import Grade, RolloutJudged
-
-_GRADES: Final = ("correct", "incorrect", "not_attempted")
-_TEXT_CHARACTERS: Final = 2_000
+from schemas.events import RolloutJudged
 
 
 def judge(task: Task) -> Plan:
-    """Ask the judge, unless there is no answer or no label.
-
-    A judge that fails leaves the rollout unjudged, with the reason.
-    """
-    so_far = follow(task.history)
+    """Ask the run's judge, unless there is none or there is no answer."""
+    so_far, kind = follow(task.history), task.run.manifest.judge
+    if kind == "none":
+        yield from ()
+        return _ungraded("the run has no judge")
     if so_far.answer is None:
         return Step(event=RolloutJudged(grade="not_attempted", judge="none", reason="no answer"))
-    label = yield from ask(ReadLabel(question=question_of(task).id))
-    if label.value is None:
-        return Step(event=RolloutJudged(grade="unjudged", judge="none", reason="no label"))
-    request = _request(task, so_far.number, so_far.answer, label.value)
-    reply = yield from ask(request)
-    parts = {
-        "em": exact_match(so_far.answer, label.value),
-        "f1": token_f1(so_far.answer, label.value),
-    }
-    grade, reason = _grade(reply.text, failed=bool(reply.problem))
-    return Step(event=RolloutJudged(grade=grade, judge=request.model, parts=parts, reason=reason))
+    if kind == "unsupervised":
+        return (yield from unsupervised(task, so_far, so_far.answer))
+    return (yield from supervised(task, so_far, so_far.answer))
 
 
-def _request(task: Task, number: int, answer: str, gold: str) -> Call:
-    messages = dialogue(
-        prompt(task, "judge"),
-        quote("question", question_of(task).text, _TEXT_CHARACTERS),
-        quote("gold answer", gold, _TEXT_CHARACTERS),
-        quote("prediction", answer, _TEXT_CHARACTERS),
-    )
-    schema = choice_schema("grade", _GRADES)
-    return call(task, "judge", messages, rollout=number, step="judge", schema=schema, tolerate=True)
-
-
-def _grade(reply: str, *, failed: bool) -> tuple[Grade, str]:
-    if failed:
-        return "unjudged", "the judge failed"
-    try:
-        grade: Grade = choice(reply, "grade", _GRADES)
-    except Unparsable:
-        return "unjudged", "the judge's reply was malformed"
-    return grade, ""
+def _ungraded(reason: str) -> Step:
+    return Step(event=RolloutJudged(grade="unjudged", judge="none", reason=reason))
 
 
 __all__ = ["judge"]

@@ -1,0 +1,57 @@
+"""Grade an answer against the sealed label.
+
+The label is read here and nowhere else; nothing that could repeat it (the model's words, an error's
+text) goes into the event. The request holds question, gold answer and prediction, and no page.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from consumers.requests import call, dialogue, prompt, question_of
+from mia_events.effects import Call, ReadLabel, ask
+from mia_events.grammar import Unparsable, choice, choice_schema
+from mia_events.quoting import quote
+from mia_events.scoring import exact_match, token_f1
+from mia_events.steps import Plan, Step, Task
+from mia_events.trajectory import Trajectory
+from schemas.events import Grade, RolloutJudged
+
+_GRADES: Final = ("correct", "incorrect", "not_attempted")
+_TEXT_CHARACTERS: Final = 2_000
+
+
+def supervised(task: Task, so_far: Trajectory, answer: str) -> Plan:
+    """Ask the judge, unless there is no label."""
+    label = yield from ask(ReadLabel(question=question_of(task).id))
+    if label.value is None:
+        return Step(event=RolloutJudged(grade="unjudged", judge="none", reason="no label"))
+    request = _request(task, so_far.number, answer, label.value)
+    reply = yield from ask(request)
+    parts = {"em": exact_match(answer, label.value), "f1": token_f1(answer, label.value)}
+    grade, reason = _grade(reply.text, failed=bool(reply.problem))
+    return Step(event=RolloutJudged(grade=grade, judge=request.model, parts=parts, reason=reason))
+
+
+def _request(task: Task, number: int, answer: str, gold: str) -> Call:
+    messages = dialogue(
+        prompt(task, "judge"),
+        quote("question", question_of(task).text, _TEXT_CHARACTERS),
+        quote("gold answer", gold, _TEXT_CHARACTERS),
+        quote("prediction", answer, _TEXT_CHARACTERS),
+    )
+    schema = choice_schema("grade", _GRADES)
+    return call(task, "judge", messages, rollout=number, step="judge", schema=schema, tolerate=True)
+
+
+def _grade(reply: str, *, failed: bool) -> tuple[Grade, str]:
+    if failed:
+        return "unjudged", "the judge failed"
+    try:
+        grade: Grade = choice(reply, "grade", _GRADES)
+    except Unparsable:
+        return "unjudged", "the judge's reply was malformed"
+    return grade, ""
+
+
+__all__ = ["supervised"]
