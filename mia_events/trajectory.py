@@ -26,7 +26,8 @@ _TURNS = frozenset(get_args(Turn))
 class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     """What a rollout has done so far.
 
-    `turns` counts executor turns; `answer` is the newest answer given, `grade` the judge's.
+    `turns` counts executor turns; `answer` is the newest answer given, `grade` the judge's;
+    `warnings` are those of `memories` that told of failures.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = "base"
     role: Literal["candidate", "sibling"] | None = None
     memories: tuple[UUID, ...] = ()
+    warnings: tuple[UUID, ...] = ()
     sources: tuple[str, ...] = ()
     turns: int = 0
     replans: int = 0
@@ -59,6 +61,7 @@ def follow(history: Sequence[Payload]) -> Trajectory:
         policy=plan.policy,
         role=chosen.role if chosen else None,
         memories=plan.memories,
+        warnings=plan.warnings,
         sources=_sources(steps),
         turns=len(kinds) - replans - kinds.count(ev.ToolReturned),
         replans=replans,

@@ -28,8 +28,9 @@ class MemoryCandidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """A memory that a question's trajectories support, or that was imported.
 
     `vector` is a unit vector of the embedder's dimension, `rollout` the number of the rollout it
-    was distilled from. What is imported may bring the caption of its image, the id and category
-    that it had, and a record of `uses`, of which `wins` went well.
+    was distilled from, `category` the kind of fact that is asked for (empty: not classified). What
+    is imported may bring the caption of its image, the id that it had, and a record of `uses`, of
+    which `wins` went well.
     """
 
     dedupe_key: str
@@ -152,11 +153,16 @@ class RolloutOpened(Event, frozen=True, kw_only=True, tag="rollout.opened"):
 
 
 class RolloutPlanned(Event, frozen=True, kw_only=True, tag="rollout.planned"):
-    """A plan was written, from these memories."""
+    """A plan was written, from these memories; `warnings` are those of them that told of failures.
+
+    `problem` says why there is no plan.
+    """
 
     plan: str
     memories: tuple[UUID, ...] = ()
     policy: str = "base"
+    warnings: tuple[UUID, ...] = ()
+    problem: str = ""
 
 
 class RolloutChosen(Event, frozen=True, kw_only=True, tag="rollout.chosen"):
@@ -210,9 +216,13 @@ class RolloutReplanned(Event, frozen=True, kw_only=True, tag="rollout.replanned"
 
 
 class RolloutProposed(Event, frozen=True, kw_only=True, tag="rollout.proposed"):
-    """The candidate finished; it waits until its question has committed an answer."""
+    """The candidate finished; it waits until its question has committed an answer.
+
+    `problem` says what was wrong with the reflection on it.
+    """
 
     answer: str | None = None
+    problem: str = ""
 
 
 class RolloutSubmitted(Event, frozen=True, kw_only=True, tag="rollout.submitted"):
@@ -220,9 +230,10 @@ class RolloutSubmitted(Event, frozen=True, kw_only=True, tag="rollout.submitted"
 
 
 class RolloutFinished(Event, frozen=True, kw_only=True, tag="rollout.finished"):
-    """A sibling finished and may be judged."""
+    """A sibling finished and may be judged. `problem` as in `RolloutProposed`."""
 
     answer: str | None = None
+    problem: str = ""
 
 
 class RolloutJudged(Event, frozen=True, kw_only=True, tag="rollout.judged"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Literal
 from uuid import UUID
@@ -15,11 +16,10 @@ from schemas.events import MemoryUse
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """The rollouts kept: at most one success and one failure. `won`: most judged ones succeeded."""
+    """The rollouts kept: at most one success and one failure."""
 
     success: Trajectory | None = None
     failure: Trajectory | None = None
-    won: bool = False
 
     @property
     def items(self) -> tuple[tuple[Literal["success", "failure"], Trajectory], ...]:
@@ -31,25 +31,43 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
             found.append(("failure", self.failure))
         return tuple(found)
 
-    @property
-    def uses(self) -> tuple[MemoryUse, ...]:
-        """One credit for every memory that a kept rollout planned with."""
-        used = (memory for _, one in self.items for memory in one.memories)
-        return tuple(MemoryUse(memory=memory, won=self.won) for memory in _once(used))
-
 
 def keep(trajectories: Sequence[Trajectory], chance: int) -> Kept:
     """The success with the fewest turns (then the lowest number), and one of the failures.
 
     The seeded number `chance` says which. Rollouts without a grade count for neither.
     """
-    right = [one for one in trajectories if one.grade == "correct"]
-    wrong = [one for one in trajectories if one.grade in ("incorrect", "not_attempted")]
+    right, wrong = _right(trajectories), _wrong(trajectories)
     return Kept(
         success=min(right, key=lambda one: (one.turns, one.number), default=None),
         failure=wrong[chance % len(wrong)] if wrong else None,
-        won=len(right) > len(wrong),
     )
+
+
+def credits_of(trajectories: Sequence[Trajectory]) -> tuple[MemoryUse, ...]:
+    """One credit for every memory that a graded rollout planned with.
+
+    It won when most of those rollouts succeeded. Memories of failures get none: that a question
+    went well says nothing of a warning, and that it went badly does not either.
+    """
+    right, wrong = (_users(group) for group in (_right(trajectories), _wrong(trajectories)))
+    return tuple(
+        MemoryUse(memory=memory, won=right[memory] > wrong[memory]) for memory in right | wrong
+    )
+
+
+def _right(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    return [one for one in trajectories if one.grade == "correct"]
+
+
+def _wrong(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    return [one for one in trajectories if one.grade in ("incorrect", "not_attempted")]
+
+
+def _users(trajectories: Sequence[Trajectory]) -> Counter[UUID]:
+    """How many rollouts used each memory that tells of a success."""
+    used = (set(one.memories) - set(one.warnings) for one in trajectories)
+    return Counter(memory for one in used for memory in sorted(one))
 
 
 def dedupe_key(question: str, outcome: str) -> str:
@@ -58,8 +76,4 @@ def dedupe_key(question: str, outcome: str) -> str:
     return sha256(f"{text}\x1f{outcome}".encode()).hexdigest()
 
 
-def _once(memories: Iterable[UUID]) -> tuple[UUID, ...]:
-    return tuple(dict.fromkeys(memories))
-
-
-__all__ = ["Kept", "dedupe_key", "keep"]
+__all__ = ["Kept", "credits_of", "dedupe_key", "keep"]

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from consumers.consolidate.keep import Kept, dedupe_key, keep
-from consumers.requests import call, dialogue, embed_question, prompt, question_of, sampling_seed
+from consumers.consolidate.classify import category_of, classification
+from consumers.consolidate.keep import Kept, credits_of, dedupe_key, keep
+from consumers.replies import free_text
+from consumers.requests import (
+    NO_ROLLOUT,
+    call,
+    dialogue,
+    embed_question,
+    prompt,
+    question_of,
+    sampling_seed,
+)
 from consumers.trace import trace
-from mia_events.effects import Call, ModelReply, ReadRollouts, Wanted, ask, ask_all
-from mia_events.grammar import after_thinking
+from mia_events.effects import Call, ReadRollouts, Wanted, ask, ask_all
 from mia_events.memories import live_write
-from mia_events.quoting import clip, quote
+from mia_events.quoting import clean, quote
 from mia_events.steps import MemoryWrite, Plan, Step, Task
 from mia_events.trajectory import Trajectory, follow_all
 from schemas.events import Grade, MemoryCandidate, QuestionAnswered, QuestionConsolidated
@@ -21,49 +30,57 @@ _PLAN_CHARACTERS = 1_500
 
 
 def consolidate(task: Task) -> Plan:
-    """Compress the kept rollouts into memories.
+    """Compress the kept rollouts into memories, and credit the memories that were used.
 
-    In live mode they are written at once, else the batch's merge writes them.
+    In live mode both are written at once, else the batch's merge writes them.
     """
     rollouts = yield from ask(ReadRollouts(question=task.stream))
     trajectories = follow_all(rollouts.items)
-    kept = keep(trajectories, sampling_seed(task, -1, "keep"))
-    candidates, problem = yield from _compressed(task, kept)
+    kept = keep(trajectories, sampling_seed(task, NO_ROLLOUT, "keep"))
+    candidates, problem = yield from _distilled(task, kept)
     event = QuestionConsolidated(
         grade=_official_grade(task, trajectories),
         memories=candidates,
-        uses=kept.uses,
+        uses=credits_of(trajectories),
         problem=problem,
     )
     return Step(event=event, memory=_written(task, event))
 
 
-def _compressed(
+def _distilled(
     task: Task, kept: Kept
 ) -> Generator[Wanted, Any, tuple[tuple[MemoryCandidate, ...], str]]:
     if not kept.items:
         return (), ""
     embedded = yield from ask(embed_question(task))
-    replies = yield from ask_all(tuple(_request(task, one) for _, one in kept.items))
+    asked = (classification(task), *(_request(task, one) for _, one in kept.items))
+    kind, *replies = yield from ask_all(asked)
+    texts = [free_text(reply, _MEMORY_CHARACTERS) for reply in replies]
+    category = category_of(kind)
     question = question_of(task).text
     candidates = tuple(
         MemoryCandidate(
             dedupe_key=dedupe_key(question, outcome),
-            text=_summary(reply) or one.plan,
-            question=question,
+            text=text or one.plan,
+            question=clean(question),
             outcome=outcome,
             rollout=one.number,
             plan=one.plan,
             vector=embedded.vectors[0],
+            category=category,
         )
-        for (outcome, one), reply in zip(kept.items, replies, strict=True)
+        for (outcome, one), text in zip(kept.items, texts, strict=True)
+        if text or one.plan
     )
-    plain = [
-        str(one.number)
-        for (_, one), reply in zip(kept.items, replies, strict=True)
-        if not _summary(reply)
-    ]
-    return candidates, f"no summary of rollout {', '.join(plain)}: its plan stands" if plain else ""
+    return candidates, _problem(kept, texts, category)
+
+
+def _problem(kept: Kept, texts: Sequence[str], category: str) -> str:
+    """What is missing of a memory, for a reader."""
+    pairs = zip(kept.items, texts, strict=True)
+    plain = [str(one.number) for (_, one), text in pairs if not text]
+    problems = [f"no summary of rollout {', '.join(plain)}: its plan stands"] if plain else []
+    return "; ".join(problems if category else [*problems, "the question was not classified"])
 
 
 def _request(task: Task, one: Trajectory) -> Call:
@@ -74,10 +91,6 @@ def _request(task: Task, one: Trajectory) -> Call:
         trace(one),
     )
     return call(task, "manager", messages, rollout=one.number, step="compress", tolerate=True)
-
-
-def _summary(reply: ModelReply) -> str:
-    return "" if reply.problem else clip(after_thinking(reply.text), _MEMORY_CHARACTERS)
 
 
 def _official_grade(task: Task, trajectories: Sequence[Trajectory]) -> Grade:

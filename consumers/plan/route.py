@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from consumers.plan import orders
 from consumers.plan.preempt import fail_question
+from consumers.plan.recalled import notes, recalled
 from consumers.requests import call, dialogue, prompt, question_of
 from mia_events.effects import ReadRollouts, Wanted, ask
 from mia_events.grammar import Unparsable, choice, choice_schema
 from mia_events.quoting import quote
-from mia_events.steps import Plan, Step, Task
+from mia_events.steps import Plan, Poison, Step, Task
 from mia_events.trajectory import Trajectory, follow_all
-from schemas.events import QuestionRouted
+from schemas.events import QuestionOpened, QuestionRouted
 
-_PLAN_CHARACTERS = 1_500
+_PLAN_CHARACTERS: Final = 1_500
 
 
 def route(task: Task) -> Plan:
-    """Let the router pick among several plans; it sees plans only, never what came of them."""
+    """Let the router pick among several plans.
+
+    It sees plans and what similar questions taught, never what came of these plans. Rollouts
+    without a plan stand last.
+    """
     rollouts = yield from ask(ReadRollouts(question=task.stream))
     live = [one for one in follow_all(rollouts.items) if one.status == "planned"]
     if not live:
         return fail_question(task, "no_rollout_left", "no rollout has a plan")
-    first, method = yield from _pick(task, live)
+    live.sort(key=lambda one: (not one.plan, one.number))
+    first, method = yield from _pick(task, [one for one in live if one.plan] or live[:1])
     others = [one.number for one in live if one.number != first]
     return Step(
         event=QuestionRouted(order=(first, *others), method=method),
@@ -36,8 +42,10 @@ def _pick(task: Task, live: Sequence[Trajectory]) -> Generator[Wanted, Any, tupl
     numbers = [one.number for one in live]
     if len(numbers) == 1:
         return numbers[0], "single"
+    memories = yield from recalled(task, _generation(task))
     plans = [quote(f"plan {one.number}", one.plan, _PLAN_CHARACTERS) for one in live]
-    messages = dialogue(prompt(task, "route"), quote("question", question_of(task).text), *plans)
+    question = quote("question", question_of(task).text)
+    messages = dialogue(prompt(task, "route"), *notes(task, memories), question, *plans)
     schema = choice_schema("plan", numbers)
     reply = yield from ask(
         call(task, "router", messages, step="route", schema=schema, tolerate=True)
@@ -48,6 +56,13 @@ def _pick(task: Task, live: Sequence[Trajectory]) -> Generator[Wanted, Any, tupl
         return choice(reply.text, "plan", numbers), "router"
     except Unparsable:
         return numbers[0], "first: the router's reply was malformed"
+
+
+def _generation(task: Task) -> int:
+    opened = task.last(QuestionOpened)
+    if not isinstance(opened, QuestionOpened):
+        raise Poison(f"question {task.stream} is routed but was never opened")
+    return opened.generation
 
 
 __all__ = ["route"]

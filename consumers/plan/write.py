@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from consumers.requests import dialogue, embed_question, planner_call, prompt, question_of, setting
-from mia_events.effects import Memories, Recall, Remembered, ask
-from mia_events.grammar import after_thinking
-from mia_events.quoting import clip, quote
+from typing import Final
+
+from consumers.plan.recalled import notes, recalled
+from consumers.replies import free_text
+from consumers.requests import dialogue, planner_call, prompt, question_of
+from mia_events.effects import ask
+from mia_events.quoting import quote
 from mia_events.steps import Plan, Poison, Step, Task
 from schemas.events import RolloutOpened, RolloutPlanned
 
-_MEMORY_CHARACTERS = 1_200
-_PLAN_CHARACTERS = 4_000
-_HEADINGS = {
-    "success": "Worked for a similar question:",
-    "failure": "Failed for a similar question:",
-}
+_PLAN_CHARACTERS: Final = 4_000
 
 
 def write_plan(task: Task) -> Plan:
-    """Recall two successes and two failures, then let the planner write."""
+    """Recall two successes and two failures, then let the planner write.
+
+    A reply without a plan is said to be one: the executor goes on with the question alone.
+    """
     opened = _opened(task)
-    embedded = yield from ask(embed_question(task))
-    memories = yield from ask(_recall(task, opened, embedded.vectors[0]))
+    memories = yield from recalled(task, opened.generation)
+    question = quote("question", question_of(task).text)
+    messages = dialogue(prompt(task, "plan"), *notes(task, memories), question)
     reply = yield from ask(
-        planner_call(
-            task,
-            dialogue(
-                prompt(task, "plan"),
-                *_notes(task, memories),
-                quote("question", question_of(task).text),
-            ),
-            rollout=opened.number,
-            step="plan",
-            policy=opened.policy,
-        )
+        planner_call(task, messages, rollout=opened.number, step="plan", policy=opened.policy)
     )
+    plan = free_text(reply, _PLAN_CHARACTERS)
     return Step(
         event=RolloutPlanned(
-            plan=clip(after_thinking(reply.text), _PLAN_CHARACTERS),
+            plan=plan,
             memories=tuple(memory.id for memory in memories.items),
             policy=opened.policy,
+            warnings=tuple(memory.id for memory in memories.items if memory.outcome == "failure"),
+            problem="" if plan else "the planner's reply had no plan in it",
         )
     )
 
@@ -49,28 +44,6 @@ def _opened(task: Task) -> RolloutOpened:
     if not isinstance(opened, RolloutOpened):
         raise Poison(f"rollout {task.stream} was never opened")
     return opened
-
-
-def _recall(task: Task, opened: RolloutOpened, vector: tuple[float, ...]) -> Recall:
-    manifest = task.run.manifest
-    return Recall(
-        scope=task.run.scope,
-        vector=vector,
-        generation=None if manifest.mode == "live" else opened.generation,
-        text=question_of(task).text if manifest.memory_search == "hybrid" else "",
-        exact=manifest.deterministic,
-        frequency=manifest.memory_frequency,
-    )
-
-
-def _notes(task: Task, memories: Memories) -> list[str]:
-    limit = setting(task, "memory_characters", _MEMORY_CHARACTERS)
-    return [_note(memory, limit) for memory in memories.items]
-
-
-def _note(memory: Remembered, limit: int) -> str:
-    text = f"Question: {memory.question}\n{memory.text}"
-    return f"{_HEADINGS[memory.outcome]}\n{quote('note', text, limit)}"
 
 
 __all__ = ["write_plan"]

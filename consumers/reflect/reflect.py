@@ -3,65 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
+from consumers.replies import free_text
 from consumers.requests import dialogue, planner_call, prompt, question_of
 from consumers.trace import trace
-from mia_events.effects import Wanted, ask
-from mia_events.grammar import Unparsable, after_thinking, one_word
-from mia_events.quoting import clip, quote
+from mia_events.effects import ModelReply, Wanted, ask
+from mia_events.grammar import Unparsable, one_word
+from mia_events.quoting import quote
 from mia_events.steps import Plan, Step, Task
 from mia_events.trajectory import Trajectory, follow
 from schemas.events import RolloutFinished, RolloutProposed, RolloutReplanned
 
-_PLAN_CHARACTERS = 2_000
+_PLAN_CHARACTERS: Final = 2_000
 
 
 def reflect(task: Task) -> Plan:
     """Decide in one word whether to go on.
 
-    A malformed decision, or a yes with an empty plan, ends the rollout as it stands; one without
-    turns or replans left ends without asking.
+    A malformed decision, or a yes with an empty plan, ends the rollout as it stands and says so;
+    one without turns or replans left ends without asking.
     """
-    so_far = follow(task.history)
-    if _may_go_on(task, so_far) and (yield from _wanted(task, so_far)):
-        plan = yield from _supplement(task, so_far)
-        if plan:
-            return Step(event=RolloutReplanned(plan=plan))
+    so_far, plan, problem = follow(task.history), "", ""
+    if _may_go_on(task, so_far):
+        plan, problem = yield from _more(task, so_far)
+    if plan:
+        return Step(event=RolloutReplanned(plan=plan))
     if so_far.role == "sibling":
-        return Step(event=RolloutFinished(answer=so_far.answer))
-    return Step(event=RolloutProposed(answer=so_far.answer))
+        return Step(event=RolloutFinished(answer=so_far.answer, problem=problem))
+    return Step(event=RolloutProposed(answer=so_far.answer, problem=problem))
 
 
 def _may_go_on(task: Task, so_far: Trajectory) -> bool:
-    manifest = task.run.manifest
-    return so_far.replans < manifest.max_replans and so_far.turns < manifest.max_turns
+    return so_far.replans < task.run.manifest.max_replans and _turns_left(task, so_far) > 0
 
 
-def _wanted(task: Task, so_far: Trajectory) -> Generator[Wanted, Any, bool]:
+def _turns_left(task: Task, so_far: Trajectory) -> int:
+    return task.run.manifest.max_turns - so_far.turns
+
+
+def _more(task: Task, so_far: Trajectory) -> Generator[Wanted, Any, tuple[str, str]]:
+    """The supplementary plan, if one is wanted; what was wrong with the replies."""
     reply = yield from _planner(task, so_far, "reflect")
     try:
-        return one_word(reply, ("yes", "no")) == "yes"
+        if one_word(reply.text, ("yes", "no")) == "no":
+            return "", ""
     except Unparsable:
-        return False
+        return "", "the decision was malformed"
+    plan = free_text((yield from _planner(task, so_far, "replan")), _PLAN_CHARACTERS)
+    return plan, "" if plan else "more work was wanted, but not planned"
 
 
-def _supplement(task: Task, so_far: Trajectory) -> Generator[Wanted, Any, str]:
-    reply = yield from _planner(task, so_far, "replan")
-    return clip(after_thinking(reply), _PLAN_CHARACTERS)
-
-
-def _planner(task: Task, so_far: Trajectory, step: str) -> Generator[Wanted, Any, str]:
+def _planner(task: Task, so_far: Trajectory, step: str) -> Generator[Wanted, Any, ModelReply]:
     messages = dialogue(
         prompt(task, step),
         quote("question", question_of(task).text),
-        quote("plan", so_far.plan, _PLAN_CHARACTERS),
+        quote("plan", so_far.plan),
         trace(so_far),
+        f"Turns left: {_turns_left(task, so_far)}.",
     )
-    reply = yield from ask(
-        planner_call(task, messages, rollout=so_far.number, step=step, policy=so_far.policy)
+    return (
+        yield from ask(
+            planner_call(task, messages, rollout=so_far.number, step=step, policy=so_far.policy)
+        )
     )
-    return reply.text
 
 
 __all__ = ["reflect"]

@@ -65,8 +65,13 @@ def _completed(book: Book, entry: Entry) -> bool:
     step = stream.at(entry.row.seq + 1)
     if step is None or not origin(step).own or step.row.claim is None:
         return False
-    failed = isinstance(step.payload, ev.RolloutFailed | ev.QuestionFailed)
-    return not failed and not getattr(step.payload, "problem", "")
+    match step.payload:
+        case ev.RolloutFailed() | ev.QuestionFailed():
+            return False
+        case ev.QuestionConsolidated(problem=problem) | ev.LearnerSealed(problem=problem):
+            return not problem
+        case _:
+            return True
 
 
 def _sealing(entry: Entry, effects: list[EffectRow], findings: Findings) -> None:

@@ -199,7 +199,9 @@ def _effects_lead_to_their_steps(db: Database) -> Iterator[str]:
 
 
 def _pre_empted(event: EventRow) -> bool:
-    return event.type in {"rollout.failed", "question.failed"} or b'"problem"' in event.body
+    stated = event.type in {"question.consolidated", "learner.sealed"}
+    failed = event.type in {"rollout.failed", "question.failed"}
+    return failed or (stated and b'"problem"' in event.body)
 
 
 def _repeat(
@@ -208,7 +210,10 @@ def _repeat(
     command = history[-1]
     task = _task(db, history)
     rows = [db.effects[command.id, n] for n in sorted(recorded.get(command.id, ()))]
-    handler = STAGES[command.topic or ""][type(task.command)]
+    handler = STAGES.get(command.topic or "", {}).get(type(task.command))
+    if handler is None:
+        yield f"{command.type} {command.id} is no command, but a step follows it"
+        return
     try:
         drive = Drive(handler, task, rows)
         while drive.asks and isinstance(drive.asks[0].effect, UNRECORDED):

@@ -39,10 +39,13 @@ def opened(number: int = 0, generation: int = 3) -> list[Payload]:
 
 
 def planned(
-    number: int = 0, plan: str = "1. Search Waverley.", memories: tuple[UUID, ...] = ()
+    number: int = 0,
+    plan: str = "1. Search Waverley.",
+    memories: tuple[UUID, ...] = (),
+    warnings: tuple[UUID, ...] = (),
 ) -> list[Payload]:
     """A rollout that waits to be chosen."""
-    return [*opened(number), RolloutPlanned(plan=plan, memories=memories)]
+    return [*opened(number), RolloutPlanned(plan=plan, memories=memories, warnings=warnings)]
 
 
 def chosen(
@@ -96,11 +99,19 @@ def submitted(answer: str | None = "Scott") -> list[Payload]:
 
 
 def judged(
-    number: int, grade: Grade, *, searches: int = 1, memories: tuple[UUID, ...] = ()
+    number: int,
+    grade: Grade,
+    *,
+    searches: int = 1,
+    memories: tuple[UUID, ...] = (),
+    warnings: tuple[UUID, ...] = (),
+    plan: str = "1. Search Waverley.",
 ) -> list[Payload]:
     """A sibling that has ended with a grade."""
+    unplanned = answered(number, "sibling", searches=searches)[2:]
     return [
-        *answered(number, "sibling", searches=searches, memories=memories),
+        *planned(number, plan, memories, warnings),
+        *unplanned,
         RolloutFinished(answer="Scott"),
         RolloutJudged(grade=grade, judge="judge-model"),
     ]

@@ -157,6 +157,17 @@ def _execute(asked: Asked) -> str:
     return json.dumps({"thought": "Enough.", "action": "answer", "answer": _answer(asked)[:190]})
 
 
+def _execute_tags(asked: Asked) -> str:
+    last = asked.messages[-1][1]
+    searches = sum('name="result"' in content for _, content in asked.messages)
+    thinking = f"<think>Step {searches + 1}.</think>\n" if asked.dice("think") < 0.7 else ""
+    if "no tool can be called" not in last and searches < int(asked.fixed("searches") * 4):
+        query = " ".join(dict.fromkeys(_keywords(asked.block("question"))[:4]))[:190]
+        called = json.dumps({"name": "search", "arguments": {"query": query}})
+        return f"{thinking}<tool_call>{called}</tool_call>"
+    return f"{thinking}<answer>{_answer(asked)[:190]}</answer>"
+
+
 def _answer(asked: Asked) -> str:
     luck = asked.fixed("luck")
     if luck < 0.55:
@@ -179,6 +190,26 @@ def _judge(asked: Asked) -> str:
     return '{"grade": "not_attempted"}' if unsure else '{"grade": "incorrect"}'
 
 
+def _review(asked: Asked) -> str:
+    found = (asked.schema or {}).get("properties", {}).get("finding", {}).get("enum", ["sound"])
+    right = normalise(gold_for(asked.block("question"))) in normalise(asked.block("prediction"))
+    good = right or asked.dice("good") < 0.2
+    score = (6 if good else 1) + int(asked.dice("score") * 5)
+    finding = found[0] if good else _pick(asked, "finding", found[1:] or found)
+    return json.dumps({"reason": "It seems so.", "finding": finding, "score": score})
+
+
+def _chair(asked: Asked) -> str:
+    scores = [int(score) for score in re.findall(r", (\d+) of 10", asked.user)]
+    weighed = sum(w * score for w, score in zip((5, 3, 2), scores, strict=False))
+    return json.dumps({"grade": "correct" if weighed >= 60 else "incorrect"})
+
+
+def _classify(asked: Asked) -> str:
+    allowed = (asked.schema or {}).get("properties", {}).get("category", {}).get("enum", ["others"])
+    return json.dumps({"category": allowed[int(asked.dice("category") * len(allowed))]})
+
+
 def _compress(asked: Asked) -> str:
     words = _keywords(asked.block("question"))
     return f"1. Searched for {words[0]} to find the subject.\n2. Compared {words[-1]} and answered."
@@ -193,8 +224,14 @@ _SCRIPTS: Mapping[str, Callable[[Asked], str]] = {
     "replan": _replan,
     "route": _route,
     "execute": _execute,
+    "execute_tags": _execute_tags,
     "reflect": _reflect,
     "judge": _judge,
+    "review_logic": _review,
+    "review_sourcing": _review,
+    "review_validity": _review,
+    "chair": _chair,
+    "classify": _classify,
     "compress": _compress,
 }
 _MALFORMED: Mapping[str, Sequence[str]] = {
@@ -209,9 +246,25 @@ _MALFORMED: Mapping[str, Sequence[str]] = {
         "[" * 2_000,
         "",
     ),
+    "execute_tags": (
+        "I will search for it.",
+        "<think>never closed",
+        '<tool_call>{"name": "search", "arguments": {"query": "cut',
+        '<tool_call>{"name": "browse", "arguments": {}}</tool_call>',
+        '<tool_call>{"name": "search", "arguments": {"query": 7}}</tool_call>',
+        "<answer>one</answer><answer>two</answer>",
+        "<answer> </answer>",
+        "<answer>a\x00b</answer>",
+        "",
+    ),
     "route": ("the first", '{"plan": "0"}', '{"plan": true}', '{"plan": 99}', ""),
     "reflect": ("yes and no", "no, on second thought yes", "perhaps", ""),
     "judge": ("A", '{"grade": "CORRECT"}', '{"grade": "correct", "why": "so"}', "NOT VALID"),
+    "review_logic": ("Score: 7", '{"score": 7}', '{"reason": "", "finding": "sound", "score": 11}'),
+    "review_sourcing": ("", '{"reason": "", "finding": "correct", "score": 7}'),
+    "review_validity": ('{"reason": 7, "finding": "answered", "score": 7}',),
+    "chair": ("A", "NOT VALID", '{"grade": "not_attempted"}', ""),
+    "classify": ("human", '{"category": "animal"}', ""),
     "compress": ("", "<think>never closed"),
     "plan": ("", "<think>never closed"),
     "replan": ("",),

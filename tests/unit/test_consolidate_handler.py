@@ -5,7 +5,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from consumers.consolidate.keep import dedupe_key, keep
+from consumers.consolidate.keep import credits_of, dedupe_key, keep
 from consumers.consolidate.merge import merge
 from consumers.consolidate.question import consolidate
 from mia_events.effects import (
@@ -38,6 +38,7 @@ from tests.support.histories import failed, judged, question_opened, question_ro
 
 M1, M2 = UUID(int=1), UUID(int=2)
 EMBEDDED = Vectors((VECTOR,))
+HUMAN = ModelReply(text='{"category": "human"}')
 
 
 def graded(official: int = 0) -> list[Payload]:
@@ -62,17 +63,18 @@ def test_a_success_and_a_failure_are_kept() -> None:
             failed(3),
         ),
         EMBEDDED,
+        HUMAN,
         ModelReply(text="1. Did right."),
         ModelReply(text="1. Did wrong."),
     )
     event = driven.event
     assert isinstance(event, QuestionConsolidated)
     assert [
-        ("success", 2, "1. Did right.", VECTOR),
-        ("failure", 1, "1. Did wrong.", VECTOR),
-    ] == [(m.outcome, m.rollout, m.text, m.vector) for m in event.memories]
+        ("success", 2, "1. Did right.", VECTOR, "human"),
+        ("failure", 1, "1. Did wrong.", VECTOR, "human"),
+    ] == [(m.outcome, m.rollout, m.text, m.vector, m.category) for m in event.memories]
     assert ("incorrect", "") == (event.grade, event.problem)
-    assert (MemoryUse(memory=M1, won=True),) == event.uses
+    assert (MemoryUse(memory=M1, won=True), MemoryUse(memory=M2, won=True)) == event.uses
     assert None is driven.step.memory
 
 
@@ -83,6 +85,7 @@ def test_in_live_mode_memory_is_written_at_once() -> None:
         task(Kind.QUESTION, graded(), mode="live"),
         views(judged(0, "incorrect", memories=(M1,))),
         EMBEDDED,
+        HUMAN,
         ModelReply(text="1. Did wrong."),
     )
     write = driven.step.memory
@@ -96,7 +99,12 @@ def test_in_live_mode_memory_is_written_at_once() -> None:
 def test_without_a_summary_the_plan_is_kept_and_it_is_said(reply: ModelReply) -> None:
     """The question ends with a memory and the problem."""
     event = drive(
-        consolidate, task(Kind.QUESTION, graded()), views(judged(0, "correct")), EMBEDDED, reply
+        consolidate,
+        task(Kind.QUESTION, graded()),
+        views(judged(0, "correct")),
+        EMBEDDED,
+        HUMAN,
+        reply,
     ).event
     assert event.memories[0].text == "1. Search Waverley."
     assert event.problem == "no summary of rollout 0: its plan stands"
@@ -120,6 +128,7 @@ def test_a_failed_question_is_unjudged_but_teaches() -> None:
         task(Kind.QUESTION, history),
         views(judged(0, "correct")),
         EMBEDDED,
+        HUMAN,
         ModelReply(text="1."),
     ).event
     assert ("unjudged", 1) == (event.grade, len(event.memories))
@@ -132,33 +141,104 @@ def test_summaries_of_both_are_asked_for_by_the_manager() -> None:
         task(Kind.QUESTION, graded()),
         views(judged(0, "correct"), judged(1, "incorrect")),
         EMBEDDED,
+        HUMAN,
         ModelReply(text="1."),
         ModelReply(text="1."),
     )
     calls = [effect for effect in driven.asked if isinstance(effect, Call)]
-    assert ["manager", "manager"] == [call.role for call in calls]
+    assert ["manager"] * 3 == [call.role for call in calls]
     assert all(call.tolerate for call in calls)
-    assert calls[0].seed != calls[1].seed
+    assert 3 == len({call.seed for call in calls})
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [ModelReply(text="", problem="500"), ModelReply(text="human"), ModelReply(text="NOT VALID")],
+)
+def test_a_question_that_was_not_classified_is_said_to_be_so(reply: ModelReply) -> None:
+    """No category is guessed."""
+    event = drive(
+        consolidate,
+        task(Kind.QUESTION, graded()),
+        views(judged(0, "correct")),
+        EMBEDDED,
+        reply,
+        ModelReply(text="1."),
+    ).event
+    assert ("", "the question was not classified") == (event.memories[0].category, event.problem)
+
+
+def test_without_a_summary_and_a_plan_nothing_is_kept() -> None:
+    """An empty memory teaches nothing."""
+    event = drive(
+        consolidate,
+        task(Kind.QUESTION, graded()),
+        views(judged(0, "correct", plan="")),
+        EMBEDDED,
+        HUMAN,
+        ModelReply(text=""),
+    ).event
+    assert () == event.memories
+
+
+def test_a_summary_that_was_cut_off_keeps_its_whole_lines() -> None:
+    """Half a step is no lesson."""
+    event = drive(
+        consolidate,
+        task(Kind.QUESTION, graded()),
+        views(judged(0, "correct")),
+        EMBEDDED,
+        HUMAN,
+        ModelReply(text="1. Searched.\n2. Com", finish_reason="length"),
+    ).event
+    assert "1. Searched." == event.memories[0].text
 
 
 @pytest.mark.parametrize(
     "grades,chance,expected",
     [
-        (["correct", "correct"], 0, (0, None, True)),
-        (["incorrect", "correct"], 0, (1, 0, False)),  # a draw is no majority
-        (["incorrect", "not_attempted", "correct"], 1, (2, 1, False)),
-        (["incorrect", "not_attempted", "correct"], 2, (2, 0, False)),
-        (["unjudged"], 5, (None, None, False)),
+        (["correct", "correct"], 0, (0, None)),
+        (["incorrect", "correct"], 0, (1, 0)),
+        (["incorrect", "not_attempted", "correct"], 1, (2, 1)),
+        (["incorrect", "not_attempted", "correct"], 2, (2, 0)),
+        (["unjudged"], 5, (None, None)),
     ],
 )
 def test_what_is_kept(
-    grades: list[Grade], chance: int, expected: tuple[int | None, int | None, bool]
+    grades: list[Grade], chance: int, expected: tuple[int | None, int | None]
 ) -> None:
-    """Fewest turns then lowest number for success, chance for failure, majority for credit."""
+    """Fewest turns then lowest number for success, chance for failure."""
     kept = keep([follow(judged(n, grade)) for n, grade in enumerate(grades)], chance)
     success = kept.success.number if kept.success else None
     failure = kept.failure.number if kept.failure else None
-    assert expected == (success, failure, kept.won)
+    assert expected == (success, failure)
+
+
+@pytest.mark.parametrize(
+    "grades,won",
+    [
+        (["correct"], True),
+        (["correct", "incorrect"], False),  # a draw is no majority
+        (["correct", "unjudged", "correct", "not_attempted"], True),
+        (["incorrect"], False),
+        (["unjudged"], None),
+        ([], None),
+    ],
+)
+def test_a_memory_wins_with_most_of_the_rollouts_that_used_it(
+    grades: list[Grade], won: bool | None
+) -> None:
+    """Kept or not; rollouts that did not use it, or have no grade, have no say."""
+    used = [follow(judged(n, grade, memories=(M1,))) for n, grade in enumerate(grades)]
+    others = [follow(judged(n, "incorrect")) for n in (7, 8, 9)]
+    expected = () if won is None else (MemoryUse(memory=M1, won=won),)
+    assert expected == credits_of([*used, *others])
+
+
+def test_a_memory_of_a_failure_gets_no_credit() -> None:
+    """A question that went well is no success of a warning, nor the reverse its failure."""
+    used = [follow(judged(n, "correct", memories=(M1, M2), warnings=(M2,))) for n in range(2)]
+    assert (MemoryUse(memory=M1, won=True),) == credits_of(used)
 
 
 def test_a_question_has_one_key_per_outcome() -> None:

@@ -10,7 +10,7 @@ from consumers.plan.settle import settle
 from consumers.plan.write import write_plan
 from mia_events.effects import Call, Embed, Memories, ModelReply, Recall, Remembered, Vectors
 from mia_events.lifecycle import Kind
-from mia_events.steps import Poison
+from mia_events.steps import ModelChoice, Poison
 from schemas.events import (
     QuestionAnswered,
     QuestionFailed,
@@ -24,7 +24,7 @@ from schemas.events import (
     RolloutPlanned,
     RolloutSubmitted,
 )
-from tests.support.drive import VECTOR, drive, rollout, task, views
+from tests.support.drive import ROLES, VECTOR, drive, rollout, task, views
 from tests.support.histories import (
     failed,
     opened,
@@ -57,7 +57,8 @@ def test_a_plan_is_written_from_the_question_and_its_memories() -> None:
     driven = drive(
         write_plan, task(Kind.ROLLOUT, opened()), Vectors((VECTOR,)), Memories((memory,)), reply
     )
-    assert RolloutPlanned(plan="1. Search Waverley.", memories=(MEMORY,)) == driven.event
+    expected = RolloutPlanned(plan="1. Search Waverley.", memories=(MEMORY,), warnings=(MEMORY,))
+    assert expected == driven.event
     assert driven.only(Embed).texts == ("Who wrote Waverley?",)
     user = driven.only(Call).messages[-1].content
     assert "Failed for a similar question:" in user
@@ -124,12 +125,77 @@ def test_the_router_chooses_among_live_plans_only() -> None:
         route,
         task(Kind.QUESTION, question_planned()),
         views(planned(0, "1. A."), failed(1), planned(2, "1. C.")),
+        Vectors((VECTOR,)),
+        NOTHING,
         ModelReply(text='{"plan": 2}'),
     )
     assert QuestionRouted(order=(2, 0), method="router") == driven.event
     call = driven.only(Call)
     assert [0, 2] == (call.schema or {})["properties"]["plan"]["enum"]
     assert '<data name="plan 2">\n1. C.\n</data>' in call.messages[-1].content
+
+
+def test_the_router_knows_what_similar_questions_taught() -> None:
+    """It reads memories as of the question's generation, and they are quoted as notes."""
+    memory = Remembered(
+        id=MEMORY, version=1, text="1. Try.", question="Who?", outcome="failure", score=0.5
+    )
+    driven = drive(
+        route,
+        task(Kind.QUESTION, question_planned()),
+        views(planned(0), planned(1)),
+        Vectors((VECTOR,)),
+        Memories((memory,)),
+        ModelReply(text='{"plan": 1}'),
+    )
+    assert 3 == driven.only(Recall).generation
+    note = 'Failed for a similar question:\n<data name="note">\nQuestion: Who?\n1. Try.\n</data>'
+    assert driven.only(Call).messages[-1].content.startswith(note)
+
+
+def test_a_rollout_without_a_plan_is_no_choice_and_stands_last() -> None:
+    """The router chooses among plans; what has none runs when all others have failed."""
+    driven = drive(
+        route,
+        task(Kind.QUESTION, question_planned()),
+        views(planned(0, ""), planned(1, "1. B."), planned(2, "1. C.")),
+        Vectors((VECTOR,)),
+        NOTHING,
+        ModelReply(text='{"plan": 2}'),
+    )
+    assert (2, 1, 0) == driven.event.order
+    assert [1, 2] == (driven.only(Call).schema or {})["properties"]["plan"]["enum"]
+
+
+@pytest.mark.parametrize(
+    "text,finish_reason,plan,problem",
+    [
+        ("<think>on and on", "length", "", "the planner's reply had no plan in it"),
+        ("", "stop", "", "the planner's reply had no plan in it"),
+        ("1. Search.\n2. Comp", "length", "1. Search.", ""),
+        ("1. Sear", "length", "1. Sear", ""),
+        ("1. Se\x00arch.", "stop", "1. Search.", ""),
+    ],
+)
+def test_a_plan_that_is_missing_or_cut_off(
+    text: str, finish_reason: str, plan: str, problem: str
+) -> None:
+    """No plan is said to be one, and no half step stands in one."""
+    reply = ModelReply(text=text, finish_reason=finish_reason)
+    driven = drive(write_plan, task(Kind.ROLLOUT, opened()), Vectors((VECTOR,)), NOTHING, reply)
+    assert (plan, problem) == (driven.event.plan, driven.event.problem)
+
+
+@pytest.mark.parametrize("train,expected", [(True, (1.0, 1.0, True)), (False, (0.3, 0.9, False))])
+def test_a_run_that_trains_samples_plans_from_the_models_own_distribution(
+    train: bool, expected: tuple[float, float, bool]
+) -> None:
+    """Whatever the planner's own sampling is."""
+    roles = {**ROLES, "planner": ModelChoice(model="p", temperature=0.3, top_p=0.9)}
+    rollout = task(Kind.ROLLOUT, opened(), train=train, roles=roles)
+    driven = drive(write_plan, rollout, Vectors((VECTOR,)), NOTHING, ModelReply(text="1."))
+    call = driven.only(Call)
+    assert expected == (call.temperature, call.top_p, call.trained)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +212,8 @@ def test_a_router_that_fails_leaves_the_first_and_says_so(reply: ModelReply, met
         route,
         task(Kind.QUESTION, question_planned()),
         views(planned(0), failed(1), planned(2)),
+        Vectors((VECTOR,)),
+        NOTHING,
         reply,
     )
     assert QuestionRouted(order=(0, 2), method=method) == driven.event

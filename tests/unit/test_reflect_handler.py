@@ -41,13 +41,22 @@ def test_a_yes_brings_one_supplementary_plan() -> None:
 def test_a_malformed_decision_ends_the_rollout(text: str) -> None:
     """A word somewhere in a sentence decides nothing."""
     driven = drive(reflect, task(Kind.ROLLOUT, answered()), ModelReply(text=text))
-    assert RolloutProposed(answer="Scott") == driven.event
+    expected = RolloutProposed(answer="Scott", problem="the decision was malformed")
+    assert expected == driven.event
 
 
 def test_a_yes_without_a_plan_ends_the_rollout() -> None:
     """There is nothing to go on with."""
     driven = drive(reflect, task(Kind.ROLLOUT, answered()), YES, ModelReply(text="  "))
-    assert RolloutProposed(answer="Scott") == driven.event
+    problem = "more work was wanted, but not planned"
+    assert RolloutProposed(answer="Scott", problem=problem) == driven.event
+
+
+def test_the_planner_is_told_how_many_turns_are_left() -> None:
+    """A plan that cannot be carried out is of no use."""
+    driven = drive(reflect, task(Kind.ROLLOUT, answered(), max_turns=5), YES, NO)
+    told = [call.messages[-1].content.rsplit("\n", 1)[-1] for call in driven.asked]
+    assert ["Turns left: 3.", "Turns left: 3."] == told
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""What earlier questions left in memory, for the planner and the router: quoted, as notes."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Final
+
+from consumers.requests import embed_question, question_of, setting
+from mia_events.effects import Memories, Recall, Remembered, Wanted, ask
+from mia_events.quoting import quote
+from mia_events.steps import Task
+
+_MEMORY_CHARACTERS: Final = 1_200
+_HEADINGS: Final = {
+    "success": "Worked for a similar question:",
+    "failure": "Failed for a similar question:",
+}
+
+
+def recalled(task: Task, generation: int) -> Generator[Wanted, Any, Memories]:
+    """The best two successes and two failures, as of a generation unless the run is live."""
+    manifest = task.run.manifest
+    embedded = yield from ask(embed_question(task))
+    request = Recall(
+        scope=task.run.scope,
+        vector=embedded.vectors[0],
+        generation=None if manifest.mode == "live" else generation,
+        text=question_of(task).text if manifest.memory_search == "hybrid" else "",
+        exact=manifest.deterministic,
+        frequency=manifest.memory_frequency,
+    )
+    return (yield from ask(request))
+
+
+def notes(task: Task, memories: Memories) -> list[str]:
+    """One note a memory, each fenced as data."""
+    limit = setting(task, "memory_characters", _MEMORY_CHARACTERS)
+    return [_note(memory, limit) for memory in memories.items]
+
+
+def _note(memory: Remembered, limit: int) -> str:
+    text = f"Question: {memory.question}\n{memory.text}"
+    return f"{_HEADINGS[memory.outcome]}\n{quote('note', text, limit)}"
+
+
+__all__ = ["notes", "recalled"]
