@@ -14,6 +14,8 @@ from ops.embedded.java import find_java
 from ops.embedded.postgres import binaries
 from ops.embedded.state import Home, port_is_free
 from ops.errors import Refused
+from ops.retrieval.child import is_ours
+from ops.retrieval.passages import find_corpus
 from ops.settings import Settings
 
 __all__ = ["Finding", "examine", "require"]
@@ -51,6 +53,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _try("Kafka", lambda: _jars(settings.embedded.kafka_jars))
     if own_postgres:
         yield _try("Postgres", lambda: str(binaries()))
+    if is_ours(settings):
+        yield _try("passages", lambda: _passages(settings))
     if not home.is_held():
         yield from _ports(settings, own_kafka=own_kafka, own_postgres=own_postgres)
 
@@ -127,6 +131,11 @@ def _jars(folder: str) -> str:
         return folder or os.environ["KAFKA_HOME"]
     wanted = len(jars.missing(jars.cache_folder()))
     return f"{wanted} jars to download" if wanted else str(jars.cache_folder())
+
+
+def _passages(settings: Settings) -> str:
+    corpus = find_corpus(Path(settings.retrieval.passages).expanduser())
+    return f"{corpus.root}: {len(corpus.files)} files, {corpus.bytes / _MB:.1f} MB"
 
 
 def _ports(settings: Settings, *, own_kafka: bool, own_postgres: bool) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import msgspec
 from aiokafka.admin import AIOKafkaAdminClient
 
 from consumers.effects.model_client import Endpoint
+from consumers.tools.retrieval import RetrievalService
 from mia_events import topics
 from ops.connect import Connections, connections_to
 from ops.database import prepare_database, prepare_topics
@@ -17,6 +18,7 @@ from ops.embedded.spec import ChildSpec
 from ops.embedded.stack import Endpoints
 from ops.embedded.state import Home
 from ops.models import embedded_ports, embedded_servers, endpoints
+from ops.retrieval.child import retrieval_child, retrieval_service
 from ops.settings import Settings
 from ops.worker import ADMIT, EVERYTHING, STAGE_TOPICS, WorkerConfig
 
@@ -24,6 +26,7 @@ __all__ = ["Preparation", "children", "worker_config"]
 
 _ROOT = Path(__file__).parents[1]
 _JUDGE = "judge"
+_TOOL_CALL = "tool-call"
 _WORKERS = tuple(stage for stage in EVERYTHING if stage not in {_JUDGE, ADMIT})
 _ASK_AGAIN_S = 0.25
 _STABLE = "Stable"
@@ -34,6 +37,7 @@ def worker_config(
     connections: Connections,
     models: Mapping[str, Endpoint],
     stages: Sequence[str] = EVERYTHING,
+    retrieval: RetrievalService | None = None,
 ) -> WorkerConfig:
     """Return what a process of these stages must know: no password and no key beyond its need."""
     roles = {"mia_judge" if stage == _JUDGE else "mia_worker" for stage in stages if stage != ADMIT}
@@ -44,6 +48,7 @@ def worker_config(
         kafka=dict(connections.kafka),
         dsns={role: connections.dsn(role) for role in sorted(roles)},
         endpoints={r: e for r, e in models.items() if not only_judge or r == _JUDGE},
+        retrieval=retrieval if _TOOL_CALL in stages else None,
         artifacts=str(Path(settings.home).absolute() / "artifacts"),
         stages=tuple(stages),
         partitions=settings.kafka.partitions,
@@ -82,19 +87,21 @@ class Preparation:
 
 
 def children(settings: Settings, home: Home, where: Endpoints) -> list[ChildSpec]:
-    """Return the model servers and workers that the settings ask for.
+    """Return the model servers, the retrieval service and the workers that the settings ask for.
 
     The judge, who reads labels, and admission, which takes them in, are processes of their own.
     """
     servers = embedded_servers(settings, home)
-    specs = [server.spec() for server in servers]
+    models = endpoints(settings, embedded_ports(servers))
+    service = retrieval_child(settings, home, models)
+    specs = [*(server.spec() for server in servers), *([service] if service else [])]
     if not settings.embedded.workers:
         return specs
     connections = connections_to(settings, where)
-    models = endpoints(settings, embedded_ports(servers))
+    retrieval = retrieval_service(settings, service.port if service else 0)
     prepare = Preparation(settings, connections)
     for name, stages in _division(settings.worker.processes).items():
-        config = worker_config(settings, connections, models, stages)
+        config = worker_config(settings, connections, models, stages, retrieval)
         specs.append(_spec(name, config, prepare, settings))
     return specs
 

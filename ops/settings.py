@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_type_hints
+from typing import Annotated, Any, Final, Literal, cast, get_type_hints
 
 import msgspec
 
@@ -21,6 +21,7 @@ __all__ = [
     "ModelSettings",
     "ModelsSettings",
     "PostgresSettings",
+    "RetrievalSettings",
     "Sampling",
     "Settings",
     "WorkerSettings",
@@ -101,6 +102,21 @@ class ModelsSettings(_Section, frozen=True):
     embedder: ModelSettings = ModelSettings()
 
 
+class RetrievalSettings(_Section, frozen=True):
+    """Where questions without documents are searched for.
+
+    `embedded` serves the file or folder `passages` (nothing, without one); `external` is any
+    service with the same contract at `base_url`. `dense` adds vectors of the embedder to words.
+    """
+
+    mode: Literal["off", "embedded", "external"] = "embedded"
+    passages: str = ""
+    base_url: str = ""
+    dense: bool = False
+    top_k: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
+    timeout_s: float = 10.0
+
+
 class WorkerSettings(_Section, frozen=True):
     """One worker process. `slots` bounds its handlers; times are in seconds."""
 
@@ -126,6 +142,7 @@ class EmbeddedSettings(_Section, frozen=True):
     postgres_port: int = 0
     chat_port: int = 0
     embedding_port: int = 0
+    retrieval_port: int = 0
     workers: bool = True
     models: bool = True
     kafka_heap_mb: int = 512
@@ -145,6 +162,7 @@ class Settings(_Section, frozen=True):
     kafka: KafkaSettings = KafkaSettings()
     postgres: PostgresSettings = PostgresSettings()
     models: ModelsSettings = ModelsSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
     worker: WorkerSettings = WorkerSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
 

@@ -30,6 +30,7 @@ from consumers.runner.publisher import Publisher
 from consumers.runner.sweeper import Sweeper
 from consumers.runner.worker import Lane, Worker, WorkerOptions
 from consumers.stages import STAGES
+from consumers.tools.retrieval import RetrievalClient, RetrievalService
 from mia_events import topics
 from mia_events.policies.lease import IsolationPolicy
 from mia_events.policies.retry import RetryPolicy
@@ -71,6 +72,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     dsns: dict[str, str]
     endpoints: dict[str, Endpoint]
     artifacts: str
+    retrieval: RetrievalService | None = None
     stages: tuple[str, ...] = EVERYTHING
     handlers: str = "consumers.stages"
     prefix: str = ""
@@ -136,7 +138,13 @@ class Parts(AsyncExitStack):
             ledger=ledger,
             artifacts=PostgresArtifacts(ledger.pool, Path(self.config.artifacts)),
             labels=PostgresLabels(ledger.pool) if role == "mia_judge" else None,
+            retrieval=await self._retrieval(),
         )
+
+    async def _retrieval(self) -> RetrievalClient | None:
+        if self.config.retrieval is None:
+            return None
+        return await self.enter_async_context(RetrievalClient(self.config.retrieval))
 
 
 def lanes_of(

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from consumers.runner.context import Lru
-from consumers.tools.registry import TOOLS
+from consumers.tools.registry import SEARCH, TOOLS
 from consumers.tools.run import decode_documents, run_tool
 from mia_events.effects import (
     AnyEffect,
@@ -24,6 +24,7 @@ from mia_events.steps import Poison
 
 if TYPE_CHECKING:
     from consumers.effects.model_client import ModelClient
+    from consumers.tools.retrieval import RetrievalClient
     from mia_events.effect_codec import Reply
     from mia_events.steps import Task
     from schemas.external import Paragraph
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 
 class RealPerformer:
-    """The `Performer` of a worker. `labels` is None where the process may not read them."""
+    """The `Performer` of a worker. `labels` is None where the process may not read them.
+
+    A question without documents is searched for in `retrieval`, where there is such a service.
+    """
 
     def __init__(
         self,
@@ -41,12 +45,14 @@ class RealPerformer:
         ledger: Ledger,
         artifacts: Artifacts,
         labels: LabelStore | None,
+        retrieval: RetrievalClient | None = None,
     ) -> None:
         self._models = models
         self._memory = memory
         self._ledger = ledger
         self._artifacts = artifacts
         self._labels = labels
+        self._retrieval = retrieval
         self._documents: Lru[str, tuple[Paragraph, ...]] = Lru(512)
 
     async def perform(  # noqa: PLR0911 - one return per kind of effect
@@ -76,6 +82,8 @@ class RealPerformer:
         return Label(await self._labels.label(effect.question))
 
     async def _tool(self, effect: UseTool) -> ToolResult:
+        if effect.tool == SEARCH and effect.documents is None and self._retrieval is not None:
+            return await self._retrieval.search(effect.arguments["query"])
         documents = await self._passages(effect.documents)
         limit = TOOLS[effect.tool].time_limit_s if effect.tool in TOOLS else None
         try:

@@ -30,9 +30,10 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     idempotent: bool
 
 
+SEARCH: Final = "search"
 TOOLS: Final[Mapping[str, Tool]] = {
-    "search": Tool(
-        name="search",
+    SEARCH: Tool(
+        name=SEARCH,
         purpose="search with names from the question",
         arguments=SearchArguments,
         time_limit_s=10.0,
@@ -64,4 +65,4 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, msgspec.ValidationError) else "That was not valid JSON."
 
 
-__all__ = ["TOOLS", "SearchArguments", "Tool", "arguments_of", "properties_of"]
+__all__ = ["SEARCH", "TOOLS", "SearchArguments", "Tool", "arguments_of", "properties_of"]

@@ -15,6 +15,10 @@ from schemas.external import Paragraph
 
 TOP: Final = 3
 _PASSAGE_CHARACTERS: Final = 1_200
+_NOTHING_TO_SEARCH: Final = (
+    "There is nothing to search: the question came without documents and there is no retrieval "
+    "service. Answer from what you know."
+)
 _decoder: Final = msgspec.json.Decoder(tuple[Paragraph, ...])
 
 
@@ -26,17 +30,19 @@ def decode_documents(stored: bytes) -> tuple[Paragraph, ...]:
 def search(query: str, documents: Sequence[Paragraph], top: int = TOP) -> ToolResult:
     """The best `top` passages, numbered, best first; equal scores keep the passages' order."""
     if not documents:
-        return ToolResult(ok=True, text="This question has no documents to search.")
+        return ToolResult(ok=False, text=_NOTHING_TO_SEARCH)
     scores = _scores(query, documents)
     ranked = np.argsort(-scores, kind="stable")[:top]
     found = [documents[int(index)] for index in ranked if scores[index] > 0]
+    sources = tuple(dict.fromkeys(one.title for one in found))
+    return ToolResult(ok=True, text=listed(found), sources=sources)
+
+
+def listed(found: Sequence[Paragraph]) -> str:
+    """What was found as the model reads it: numbered, each passage cut to a length."""
     if not found:
-        return ToolResult(ok=True, text="No document matches. Try other key words.")
-    return ToolResult(
-        ok=True,
-        text="\n".join(_numbered(number, one) for number, one in enumerate(found, 1)),
-        sources=tuple(dict.fromkeys(one.title for one in found)),
-    )
+        return "No document matches. Try other key words."
+    return "\n".join(_numbered(number, one) for number, one in enumerate(found, 1))
 
 
 def _scores(query: str, documents: Sequence[Paragraph]) -> np.ndarray:
@@ -60,4 +66,4 @@ def _numbered(number: int, document: Paragraph) -> str:
     return f"[{number}] {document.title}: {clip(document.text.strip(), _PASSAGE_CHARACTERS)}"
 
 
-__all__ = ["TOP", "decode_documents", "search"]
+__all__ = ["TOP", "decode_documents", "listed", "search"]

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
@@ -60,7 +61,7 @@ class Waiting:
 def in_words(said: Report) -> str:
     """Say in a line what a starting or stopping stack is doing."""
     if said.children:
-        return ", ".join(f"{child.name} {child.state}" for child in said.children)
+        return ", ".join(f"{child.name} {child.doing or child.state}" for child in said.children)
     return said.message or said.phase
 
 
@@ -73,7 +74,12 @@ def facts(home: Home, said: Report) -> dict[str, Any]:
         }
         for child in said.children
     ]
-    folders = {"kafka": home.kafka, "postgres": home.postgres, "logs": home.logs}
+    folders = {
+        "kafka": home.kafka,
+        "postgres": home.postgres,
+        "retrieval": home.retrieval,
+        "logs": home.logs,
+    }
     return {
         **msgspec.to_builtins(said),
         "home": str(home.root),
@@ -101,9 +107,10 @@ def _table(told: dict[str, Any]) -> Table:
     for heading in ("name", "state", "port", "pid", "memory", "restarts", "for", "last end"):
         table.add_column(heading)
     for child in told["children"]:
+        state = escape(child["doing"]) or child["state"]
         table.add_row(
             child["name"],
-            f"[{_COLOURS.get(child['state'], 'yellow')}]{child['state']}[/]",
+            f"[{_COLOURS.get(child['state'], 'yellow')}]{state}[/]",
             str(child["port"] or ""),
             str(child["pid"] or ""),
             f"{child['memory_mb']} MB",

@@ -12,6 +12,7 @@ from ops.embedded.state import Home
 from ops.errors import Refused
 from ops.models import endpoints, ports_in_use
 from ops.processes import worker_config
+from ops.retrieval.child import port_in_use, retrieval_service
 from ops.settings import load_settings
 from ops.worker import EVERYTHING, work
 
@@ -33,8 +34,12 @@ def worker(*stages: str) -> None:
     if unknown:
         raise Refused(f"there is no stage {unknown[0]!r}", f"Stages: {', '.join(EVERYTHING)}.")
     settings = load_settings()
-    ports = ports_in_use(Home(Path(settings.home).absolute()))
+    home = Home(Path(settings.home).absolute())
     config = worker_config(
-        settings, connections(settings), endpoints(settings, ports), stages or EVERYTHING
+        settings,
+        connections(settings),
+        endpoints(settings, ports_in_use(home)),
+        stages or EVERYTHING,
+        retrieval_service(settings, port_in_use(home)),
     )
     asyncio.run(work(config, name=f"{socket.gethostname()}:{os.getpid()}"))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import IO
 
 from ops.embedded import identity, logs
-from ops.embedded.spec import ChildSpec, ChildStatus, launch
+from ops.embedded.spec import ChildSpec, ChildStatus, NotYet, launch
 from ops.embedded.state import Home
 from ops.errors import Refused
 
@@ -38,7 +38,7 @@ class Child:
         self._released = asyncio.Event()
         self._released.set()
         self._idle = asyncio.Event()
-        self._refusal = ""
+        self._refusal, self._doing = "", ""
         self._state, self._why, self._since, self._restarts = "waiting", "", time.time(), 0
 
     @property
@@ -56,6 +56,7 @@ class Child:
             restarts=self._restarts,
             since=self._since,
             why=self._why,
+            doing=self._doing,
         )
 
     async def supervise(self) -> None:
@@ -170,6 +171,8 @@ class Child:
             try:
                 await asyncio.wait_for(self.spec.ready(), _PROBE_S)
                 return
+            except NotYet as progress:
+                self._progress(str(progress))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is not ready yet
                 self._refusal = f" ({type(error).__name__}: {error})"
             await asyncio.sleep(_POLL_S)
@@ -187,7 +190,13 @@ class Child:
                 _kill(process)
             await asyncio.sleep(_POLL_S)
 
+    def _progress(self, doing: str) -> None:
+        if doing != self._doing:
+            self._doing = doing
+            self._changed()
+
     def _set(self, state: str, why: str | None = None) -> None:
+        self._doing = ""
         self._state, self._since = state, time.time()
         self._why = self._why if why is None else why
         self._changed()

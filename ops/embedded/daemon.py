@@ -25,6 +25,7 @@ from ops.embedded.state import Home
 from ops.errors import Refused
 from ops.models import missing_models
 from ops.processes import children
+from ops.retrieval.child import check_service
 from ops.settings import Settings, load_settings
 
 __all__ = ["Daemon", "main", "run_until_signal"]
@@ -62,6 +63,7 @@ class Daemon:
     async def _hold(self, up: Callable[[Report], None]) -> None:
         self._update()
         await check_external(self._settings)
+        await check_service(self._settings)
         async with EmbeddedStack(
             self.home.root,
             self._settings.embedded,

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["Account", "ChildSpec", "ChildStatus", "RestartPolicy", "launch"]
+__all__ = ["Account", "ChildSpec", "ChildStatus", "NotYet", "RestartPolicy", "launch"]
+
+
+class NotYet(Exception):
+    """A child answered that it is not ready; the message says what it is doing, for the user."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class RestartPolicy:
 class ChildSpec:
     """One child process.
 
-    `ready` makes a real request and raises until it is answered; `prepare` runs before every
+    `ready` makes a real request and raises until it is answered (`NotYet` is shown to the user);
+    `prepare` runs before every
     start. No secret may stand in `argv`: pass a file, `env`, or `stdin`, the bytes (a few KiB at
     most) that it reads first. `orphan_signal` is what the kernel sends when the supervisor dies
     (Linux).
@@ -85,7 +90,8 @@ class ChildSpec:
 class ChildStatus(msgspec.Struct, frozen=True):
     """What a child is doing: `state` is waiting, starting, ready, restarting, held or stopped.
 
-    `since` is the UNIX time of the last change of state, `why` the last end, in words.
+    `since` is the UNIX time of the last change of state, `why` the last end, in words, `doing`
+    what it says of itself while it starts.
     """
 
     name: str
@@ -95,3 +101,4 @@ class ChildStatus(msgspec.Struct, frozen=True):
     restarts: int
     since: float
     why: str = ""
+    doing: str = ""

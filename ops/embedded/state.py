@@ -22,7 +22,8 @@ class Home:
     """The paths in a state folder.
 
     logs/ (one file a child), run/ (lock, pids, status, ports), secrets/ (0600 files), kafka/,
-    postgres/. Whoever holds the lock is the only one to start, stop or delete anything in it.
+    postgres/, retrieval/. Whoever holds the lock is the only one to start, stop or delete anything
+    in it.
     """
 
     root: Path
@@ -46,6 +47,11 @@ class Home:
     def postgres(self) -> Path:
         """Postgres' data; belongs to the account that Postgres runs as."""
         return self.root / "postgres"
+
+    @property
+    def retrieval(self) -> Path:
+        """The index over the user's passages; made again from them."""
+        return self.root / "retrieval"
 
     @property
     def status_file(self) -> Path:

@@ -34,6 +34,8 @@ async def serve(config: RetrievalConfig) -> None:
                 access_log=False,
                 log_level="warning",
                 lifespan="off",
+                # Longer than clients keep a connection: none is closed under their hands.
+                timeout_keep_alive=60,
                 timeout_graceful_shutdown=_PATIENCE_S,
             )
         )

@@ -87,11 +87,6 @@ class Index:
             ranking = fused([by_words, self._dense.search(vector, depth)], count)
         return [Found(self._store[row], score) for row, score in ranking]
 
-    @property
-    def sample(self) -> Passage:
-        """A passage that is there."""
-        return self._store[0]
-
 
 async def prepare_index(
     corpus: Corpus, root: Path, told: Progress, *, embed: Embed | None = None, embedder: str = ""
@@ -181,7 +176,7 @@ def _texts(
 
 
 def _counting(total: int, told: Progress) -> Callable[[int], None]:
-    """Return a function that is told bytes as they are read, and tells of whole per cents."""
+    """Return a function that is told bytes as they are read, and tells of every twentieth."""
     read, shown = 0, ""
 
     def consumed(size: int) -> None:
@@ -195,7 +190,7 @@ def _counting(total: int, told: Progress) -> Callable[[int], None]:
 
 
 def _share(done: int, total: int) -> str:
-    return f"{100 * done // max(total, 1)} %"
+    return f"{5 * (20 * done // max(total, 1))} %"
 
 
 @asynccontextmanager

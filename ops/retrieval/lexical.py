@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 import bm25s
 import numpy as np
@@ -14,7 +13,10 @@ from ops.retrieval.ranking import Scored, best
 
 __all__ = ["Lexical", "build_lexical"]
 
-_STOP_WORDS: Final = "english"
+
+def _tokenizer() -> Tokenizer:
+    # Words of one character count: they tell Henry V from Henry VI, and Apollo 8 from Apollo 9.
+    return Tokenizer(splitter=r"\w+", stopwords="english")
 
 
 def build_lexical(folder: Path, texts: Iterable[str]) -> None:
@@ -23,7 +25,7 @@ def build_lexical(folder: Path, texts: Iterable[str]) -> None:
     Raises:
         Refused: there is no word in them.
     """
-    tokenizer = Tokenizer(stopwords=_STOP_WORDS)
+    tokenizer = _tokenizer()
     # Four bytes a word: lists of Python's integers would take eight and a header.
     ids = [array("i", words) for words in tokenizer.streaming_tokenize(texts, allow_empty=False)]
     if not tokenizer.word_to_id:
@@ -43,7 +45,7 @@ class Lexical:
             name: np.asarray(value) if isinstance(value, np.memmap) else value
             for name, value in self._index.scores.items()
         }
-        self._tokenizer = Tokenizer(stopwords=_STOP_WORDS)
+        self._tokenizer = _tokenizer()
         self._tokenizer.word_to_id = self._index.vocab_dict
 
     def search(self, query: str, count: int) -> list[Scored]:

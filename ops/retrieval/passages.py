@@ -123,7 +123,7 @@ def passage_of(line: bytes, where: str) -> Passage | None:
         return None
     try:
         row = _row.decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"it is not {_FORMS}: {error}") from None
     contents = _contents(row)
     if not contents.strip():

@@ -33,7 +33,7 @@ def decode_request(body: bytes) -> Request:
     """Return the request in a body. Raises `ValueError` with what to send instead."""
     try:
         request = _request.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{error}; send {_FORM}") from None
     blank = [number for number, query in enumerate(request.queries) if not query.strip()]
     if blank:

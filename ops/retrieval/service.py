@@ -73,7 +73,7 @@ def application(service: Service) -> Starlette:
 
     async def health(_: HttpRequest) -> Response:
         if service.index is None:
-            return _away(f"not ready: {service.progress}")
+            return _not_ready(service)
         facts = msgspec.to_builtins(service.index.facts)
         return _json({"status": "ready", **{k: v for k, v in facts.items() if k != "sizes"}})
 
@@ -95,7 +95,7 @@ async def _retrieve(service: Service, http: HttpRequest) -> Response:
     except ValueError as error:
         return _json({"error": str(error)}, 400)
     if service.index is None:
-        return _away(f"not ready: {service.progress}")
+        return _not_ready(service)
     try:
         found = await service.search(service.index, request.queries, request.topk or service.top_k)
     except (Late, Transient) as error:
@@ -115,8 +115,12 @@ async def _body(http: HttpRequest) -> bytes | None:
     return bytes(body)
 
 
-def _away(why: str) -> Response:
-    response = _json({"error": f"{why}; try again later"}, 503)
+def _not_ready(service: Service) -> Response:
+    return _away(f"not ready, {service.progress}", progress=service.progress)
+
+
+def _away(why: str, **more: str) -> Response:
+    response = _json({"error": f"{why}; try again later", **more}, 503)
     response.headers["retry-after"] = str(_RETRY_S)
     return response
 

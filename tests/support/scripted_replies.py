@@ -23,6 +23,7 @@ from mia_events.scoring import normalise
 DIMENSIONS = 384
 _TASK = re.compile(r"Task: (\w+)\.")
 _BLOCK = re.compile(r'<data name="([^"]+)">\n(.*?)\n</data>', re.DOTALL)
+_OBSERVED = re.compile(r'<data name="(result|error)">')
 _GIVEN_ANSWER = re.compile(r"\[\[answer ([^\]]+)\]\]")
 _NAMES = re.compile(r"\b[A-Z][a-z]+(?: [A-Z][a-z]+)*\b")
 _UNSURE = "I do not know"
@@ -149,7 +150,7 @@ def _route(asked: Asked) -> str:
 
 def _execute(asked: Asked) -> str:
     may_search = '"search"' in json.dumps(asked.schema or {})
-    searches = sum('name="result"' in content for _, content in asked.messages)
+    searches = sum(bool(_OBSERVED.search(content)) for _, content in asked.messages)
     if may_search and searches < int(asked.fixed("searches") * 4):
         query = " ".join(dict.fromkeys(_keywords(asked.block("question"))[:4]))
         thought = f"Search number {searches + 1}."

@@ -48,8 +48,10 @@ def test_no_match_is_said(query: str) -> None:
 
 
 def test_no_documents_is_said() -> None:
-    """A question without passages has nothing to search."""
-    assert "This question has no documents to search." == search("a novel", ()).text
+    """A question without passages, where there is no service, has nothing to search: an error."""
+    found = search("a novel", ())
+    assert not found.ok
+    assert found.text.startswith("There is nothing to search")
 
 
 @settings(max_examples=40)

@@ -14,7 +14,7 @@ import pytest
 
 from ops.embedded import identity
 from ops.embedded.child import StartFailed
-from ops.embedded.spec import ChildSpec, ChildStatus, RestartPolicy
+from ops.embedded.spec import ChildSpec, ChildStatus, NotYet, RestartPolicy
 from ops.embedded.state import Home
 from ops.embedded.supervisor import Supervisor, end_leftovers
 
@@ -59,6 +59,26 @@ async def _running(home: Home, *specs: ChildSpec) -> AsyncIterator[Supervisor]:
         yield supervisor
     finally:
         await supervisor.stop()
+
+
+async def test_what_a_starting_child_says_is_shown(tmp_path: Path) -> None:
+    """Its progress stands in the status until it is ready, each message once."""
+    said = iter(("reading 5 %", "reading 5 %", "reading 10 %"))
+    seen: list[str] = []
+
+    async def ready() -> None:
+        for message in said:
+            raise NotYet(message)
+
+    def changed(children: Sequence[ChildStatus]) -> None:
+        seen.append(children[0].doing or children[0].state)
+
+    supervisor = Supervisor(_home(tmp_path), [_spec(tmp_path, ready=ready)], changed)
+    try:
+        await supervisor.start()
+    finally:
+        await supervisor.stop()
+    assert ["starting", "reading 5 %", "reading 10 %", "ready"] == seen[:4]
 
 
 async def _next_life(supervisor: Supervisor, name: str, pid: int) -> int:
