@@ -25,7 +25,7 @@ def _read(corpus: Corpus) -> tuple[list[Passage], list[Rejected], int]:
     [
         ({"id": "a", "contents": "Title\ntext"}, Passage("a", "Title\ntext")),
         ({"id": 7, "contents": "Title\ntext", "more": [1]}, Passage("7", "Title\ntext")),
-        ({"_id": "b", "title": "Ti\ntle ", "text": "te\nxt"}, Passage("b", "Ti tle\nte\nxt")),
+        ({"_id": "b", "title": "A\nname ", "text": "one\ntwo"}, Passage("b", "A name\none\ntwo")),
         ({"text": "no title"}, Passage(_WHERE, "\nno title")),
     ],
 )
