@@ -18,6 +18,7 @@ from ops.embedded.stack import Endpoints
 from ops.embedded.state import Home, write_secret
 from ops.errors import Refused
 from ops.settings import Settings
+from ops.tls import TlsFiles, client_arguments, tls_files
 
 __all__ = ["Connections", "connections", "connections_to"]
 
@@ -26,20 +27,26 @@ _ADMIN_SECRET = "postgres-admin"  # noqa: S105 - the name of a file, not what it
 
 @dataclass(frozen=True)
 class Connections:
-    """Where everything is. `kafka` are keyword arguments for any aiokafka client.
+    """Where everything is. `kafka_options` and `tls` may travel to another process.
 
     DSNs hold passwords: never print one, never put one on a command line.
     """
 
-    kafka: Mapping[str, Any]
+    kafka_options: Mapping[str, Any]
+    tls: TlsFiles | None
     admin_dsn: str
     _settings: Settings
     _postgres: str
 
     @property
+    def kafka(self) -> dict[str, Any]:
+        """Keyword arguments for any aiokafka client of this process."""
+        return client_arguments(self.kafka_options, self.tls)
+
+    @property
     def bootstrap_servers(self) -> str:
         """Where Kafka's clients begin."""
-        return str(self.kafka["bootstrap_servers"])
+        return str(self.kafka_options["bootstrap_servers"])
 
     @property
     def database_dsn(self) -> str:
@@ -85,14 +92,15 @@ def connections(settings: Settings) -> Connections:
         where = said.postgres
         password = write_secret(_home(settings).secret(_ADMIN_SECRET))
         admin = admin or _dsn(SUPERUSER, password, where, "postgres")
-    return Connections(kafka_options(settings.kafka, kafka), admin, settings, where)
+    options = kafka_options(settings.kafka, kafka)
+    return Connections(options, tls_files(settings.kafka), admin, settings, where)
 
 
 def connections_to(settings: Settings, endpoints: Endpoints) -> Connections:
     """Return how to reach Kafka and Postgres where a starting stack will have them."""
     where = urlsplit(endpoints.admin_dsn).netloc.rpartition("@")[2]
-    kafka = kafka_options(settings.kafka, endpoints.bootstrap_servers)
-    return Connections(kafka, endpoints.admin_dsn, settings, where)
+    options = kafka_options(settings.kafka, endpoints.bootstrap_servers)
+    return Connections(options, tls_files(settings.kafka), endpoints.admin_dsn, settings, where)
 
 
 def _home(settings: Settings) -> Home:

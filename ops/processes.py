@@ -45,7 +45,8 @@ def worker_config(
     only_judge = set(stages) <= {_JUDGE}
     worker = settings.worker
     return WorkerConfig(
-        kafka=dict(connections.kafka),
+        kafka=dict(connections.kafka_options),
+        tls=connections.tls,
         dsns={role: connections.dsn(role) for role in sorted(roles)},
         endpoints={r: e for r, e in models.items() if not only_judge or r == _JUDGE},
         retrieval=retrieval if _TOOL_CALL in stages else None,
@@ -137,7 +138,7 @@ async def _await_groups(config: WorkerConfig) -> None:
     names = [STAGE_TOPICS[stage] for stage in config.stages if stage in STAGE_TOPICS]
     names += topics.INBOUND if ADMIT in config.stages else ()
     groups = [config.prefix + topics.group_of(name, "") for name in names]
-    admin = AIOKafkaAdminClient(**config.kafka, request_timeout_ms=5_000)
+    admin = AIOKafkaAdminClient(**config.kafka_client(), request_timeout_ms=5_000)
     try:
         await admin.start()
         states = [await _state(admin, group) for group in groups]

@@ -36,6 +36,7 @@ from mia_events.policies.lease import IsolationPolicy
 from mia_events.policies.retry import RetryPolicy
 from mia_events.steps import Stage
 from ops.errors import Refused
+from ops.tls import TlsFiles, client_arguments
 from storage.ports import Claimed
 from storage.postgres.artifacts import PostgresArtifacts
 from storage.postgres.labels import PostgresLabels
@@ -64,11 +65,13 @@ EVERYTHING: Final = (*STAGE_TOPICS, ADMIT, SWEEP)
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """All that a worker process needs to know. Holds secrets: it travels on standard input or in
-    memory, never on a command line, and is never logged. `dsns` are by database role. `handlers` is
-    the module that provides `STAGES`; tests name one with handlers that misbehave.
+    memory, never on a command line, and is never logged. `dsns` are by database role, `tls` are
+    the files of a Kafka that speaks it. `handlers` is the module that provides `STAGES`; tests name
+    one with handlers that misbehave.
     """
 
     kafka: dict[str, Any]
+    tls: TlsFiles | None = None
     dsns: dict[str, str]
     endpoints: dict[str, Endpoint]
     artifacts: str
@@ -93,6 +96,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         """The handlers by topic."""
         stages: Mapping[str, Stage] = importlib.import_module(self.handlers).STAGES
         return stages
+
+    def kafka_client(self) -> dict[str, Any]:
+        """Keyword arguments for any aiokafka client."""
+        return client_arguments(self.kafka, self.tls)
 
     def options(self) -> WorkerOptions:
         """The runner's part."""
@@ -124,7 +131,7 @@ class Parts(AsyncExitStack):
     def log(self) -> KafkaLog:
         """The event log."""
         return KafkaLog(
-            self.config.kafka,
+            self.config.kafka_client(),
             prefix=self.config.prefix,
             session_timeout_s=self.config.session_timeout_s,
         )

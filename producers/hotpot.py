@@ -9,7 +9,7 @@ import msgspec
 
 from schemas.external import IncomingQuestion, Paragraph, Refused, decode_question
 
-__all__ = ["BadRow", "Row", "read_rows", "source_of"]
+__all__ = ["BadRow", "Row", "problem_of", "read_rows", "source_of"]
 
 _Context: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -22,12 +22,14 @@ class _Hotpot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A valid row: `name` identifies it in its source, `position` counts valid rows before it."""
+    """A valid row: `name` identifies it in its source, `position` counts valid rows before it,
+    `label` is None where a benchmark has none.
+    """
 
     name: str
     position: int
     question: str
-    label: str
+    label: str | None
     documents: tuple[Paragraph, ...]
 
     def incoming(self, run: str, source: str, position: int | None) -> IncomingQuestion:
@@ -99,15 +101,15 @@ def _read(number: int, position: int, raw: bytes) -> Row | BadRow:
             Paragraph(title=title, text="".join(sentences)) for title, sentences in found.context
         ),
     )
-    problem = _problem(row)
+    problem = problem_of(row)
     return BadRow(number=number, reason=problem) if problem else row
 
 
-def _problem(row: Row) -> str:
+def problem_of(row: Row) -> str:
     """Say why admission would refuse the row; empty when it would not."""
-    if not row.label.strip():
+    if row.label is not None and not row.label.strip():
         return "the answer is empty"
-    if "\x00" in row.label:
+    if "\x00" in (row.label or ""):
         return "the answer has a NUL character"
     try:
         decode_question(msgspec.json.encode(row.incoming("run", "file", 0)))

@@ -4,16 +4,14 @@ Idempotent, hence resumable: a row has the same identity, position and label eac
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from itertools import islice
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
 import msgspec
 
 from mia_events import ids, topics
-from producers.hotpot import BadRow, Row, read_rows, source_of
+from producers.hotpot import BadRow, Row
 from producers.outlet import Outlet
 
 __all__ = ["Ingested", "Run", "Sealer", "ingest"]
@@ -52,7 +50,8 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def ingest(
-    path: Path,
+    rows: Iterable[Row | BadRow],
+    source: str,
     run: Run,
     *,
     labels: Sealer,
@@ -61,20 +60,19 @@ async def ingest(
     bad: Callable[[BadRow], None] = lambda _: None,
     progress: Callable[[Ingested], None] = lambda _: None,
 ) -> Ingested:
-    """Seal and publish the first `limit` valid rows of a file; `bad` is told of every other row.
+    """Seal and publish the first `limit` valid rows of `source`; `bad` is told of the bad ones.
 
     Raises:
-        ValueError: the file is not in HotpotQA's format at all.
         ConnectionError: the database or the log is away; run it again to go on.
     """
-    rows, wrong = [], 0
-    for row in read_rows(path):
+    valid, wrong = [], 0
+    for row in rows:
         if isinstance(row, BadRow):
             bad(row)
             wrong += 1
         else:
-            rows.append(row)
-    chosen, source = list(islice(rows, limit)), source_of(path)
+            valid.append(row)
+    chosen = valid[:limit]
     done = Ingested(sent=0, bad=wrong, total=len(chosen))
     for start in range(0, len(chosen), _CHUNK):
         chunk = chosen[start : start + _CHUNK]
@@ -92,6 +90,7 @@ async def _seal(run: Run, source: str, rows: Sequence[Row], labels: Sealer) -> N
                 run.run_no, ids.question_id(run.id, source, row.name), row.label, source="ingest"
             )
             for row in rows
+            if row.label is not None
         )
     )
 

@@ -60,7 +60,8 @@ class IncomingQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """A question for a run. Minimal record: ``{"run": "name", "question": "text"}``.
 
     `id` (or `source` + `row`) makes repeats one question; `position` is the ingester's count of
-    valid rows; `documents` are passages that only this question may search.
+    valid rows; `documents` are passages that only this question may search; `urgent` puts it before
+    those that nobody is waiting for.
     """
 
     question: Text
@@ -72,6 +73,7 @@ class IncomingQuestion(msgspec.Struct, frozen=True, kw_only=True):
     position: Count | None = None
     images: tuple[str, ...] = ()
     documents: tuple[Paragraph, ...] = ()
+    urgent: bool = False
 
 
 class IncomingLabel(msgspec.Struct, frozen=True, kw_only=True):

@@ -115,6 +115,15 @@ class NewQuestion(msgspec.Struct, frozen=True, kw_only=True):
     pass_no: int
     position: int | None
     body: bytes
+    urgent: bool = False  #: somebody is waiting: it goes before what is not
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A stream's command that nobody holds."""
+
+    stream: UUID
+    version: int
+    topic: str
 
 
 AcceptOutcome = Literal["accepted", "duplicate", "closed", "position_taken"]
@@ -223,6 +232,10 @@ class Ledger(Protocol):
         """
         ...
 
+    async def urgent(self, topics: Sequence[str], *, limit: int) -> list[Pending]:
+        """Commands of urgent questions of running runs that could be claimed now, oldest first."""
+        ...
+
     async def due_runs(self) -> list[int]:
         """Runs with a batch whose linger or deadline has passed."""
         ...
@@ -324,6 +337,7 @@ __all__ = [
     "MemoryStore",
     "NewQuestion",
     "Outcome",
+    "Pending",
     "PendingCommit",
     "Sent",
     "TopicState",

@@ -166,6 +166,7 @@ class Admission:
             pass_no=question.pass_no,
             position=question.position,
             body=encode_payload(asked),
+            urgent=question.urgent,
         )
 
     async def feedback(self, records: Sequence[Record]) -> None:

@@ -39,7 +39,7 @@ class Claims:
 
 
 class Dispatcher:
-    """Starts up to `slots` commands at a time."""
+    """Starts up to `slots` commands at a time, and an eighth more of urgent ones."""
 
     def __init__(
         self,
@@ -61,9 +61,11 @@ class Dispatcher:
         self._retries = retries
         self._isolation = isolation
         self._slots = slots
+        self._reserve = max(1, slots // 8)
         self._lease_s = lease_s
         self._intakes = intakes
         self._waiting: deque[Offer] = deque()
+        self._urgent: deque[Offer] = deque()
         self._wake = asyncio.Event()
         self._running: dict[UUID, tuple[Claimed, asyncio.Task[None]]] = {}
         self._started: Lru[UUID, int] = Lru(100_000)
@@ -78,6 +80,22 @@ class Dispatcher:
         """A command from the log."""
         self._waiting.append(offer)
         self._wake.set()
+
+    def offer_urgent(self, offer: Offer) -> None:
+        """A command that goes before those from the log; one a stream."""
+        waits = any(other.stream == offer.stream for other in self._urgent)
+        if not waits and offer.stream not in self._running:
+            self._urgent.append(offer)
+            self._wake.set()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a command from the log would have to wait for a slot."""
+        return bool(self._waiting) or self.busy >= self._slots
+
+    def urgent_room(self) -> int:
+        """How many more urgent commands could start."""
+        return max(0, self._slots + self._reserve - self.busy - len(self._urgent))
 
     def full(self) -> bool:
         """Enough waits: the log should hold the rest."""
@@ -109,34 +127,40 @@ class Dispatcher:
     async def run(self) -> None:
         """Claim and start, for ever."""
         while True:
-            if not self._waiting or self.busy >= self._slots or self.stopping:
+            if self.stopping or not self._may_start():
                 self._wake.clear()
                 await self._wake.wait()
                 continue
             offers = self._pick()
             if offers:
                 await self._claim(offers)
-            else:
+            else:  # everything at hand belongs to streams that run: their end wakes us
+                self._wake.clear()
                 await self._wake.wait()
 
     def _pick(self) -> list[Offer]:
         """Offers for the free slots: one per stream, none that runs or ran here."""
         picked: dict[UUID, Offer] = {}
+        self._take(self._urgent, self._slots + self._reserve - self.busy, picked)
+        self._take(self._waiting, self._slots - self.busy, picked)
+        return list(picked.values())
+
+    def _take(self, waiting: deque[Offer], most: int, picked: dict[UUID, Offer]) -> None:
         later: list[Offer] = []
-        while self._waiting and len(picked) < self._slots - self.busy:
-            offer = self._waiting.popleft()
+        while waiting and len(picked) < most:
+            offer = waiting.popleft()
             if self.started(offer.stream, offer.seq):
                 self._intakes[offer.topic].done(offer)
             elif offer.stream in picked or offer.stream in self._running:
                 later.append(offer)
             else:
                 picked[offer.stream] = offer
-        self._waiting.extendleft(reversed(later))
-        if later and not picked:
-            # Everything at hand belongs to streams that run: their end wakes us.
-            self._wake.clear()
-            return []
-        return list(picked.values())
+        waiting.extendleft(reversed(later))
+
+    def _may_start(self) -> bool:
+        if self._urgent and self.busy < self._slots + self._reserve:
+            return True
+        return bool(self._waiting) and self.busy < self._slots
 
     async def _claim(self, offers: list[Offer]) -> None:
         wants = {
@@ -269,6 +293,7 @@ class Dispatcher:
         """Start nothing more, let what runs end within the budget, give the rest back."""
         self.stopping = True
         self._waiting.clear()
+        self._urgent.clear()
         tasks = {task for _, task in self._running.values()}
         if tasks:
             await asyncio.wait(tasks, timeout=budget_s)

@@ -12,6 +12,7 @@ from consumers.runner.attempt import Attempts
 from consumers.runner.committer import Committer
 from consumers.runner.context import Context
 from consumers.runner.dispatch import Claims, Dispatcher
+from consumers.runner.express import Express
 from consumers.runner.intake import Intake
 from consumers.runner.publisher import Publisher
 from consumers.runner.watchdog import Watchdog
@@ -91,6 +92,7 @@ class Lane:
             lease_s=options.lease_s,
             intakes=self.intakes,
         )
+        self.express = Express(ledger, self.dispatcher, tuple(stages))
         for topic in stages:
             self.intakes[topic] = Intake(
                 log,
@@ -125,6 +127,7 @@ class Lane:
             self.publisher.mark_forever(),
             self.dispatcher.run(),
             self.dispatcher.renew_forever(),
+            self.express.run(),
             *(intake.run() for intake in self.intakes.values()),
         ]
 

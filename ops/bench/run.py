@@ -24,7 +24,7 @@ from mia_events import topics
 from mia_events.steps import Manifest, ModelChoice
 from ops.bench.chain import STEPS, Seeded, StubPerformer
 from ops.bench.measure import cpu, step_times, summary_ms, synced_commit_s
-from ops.embedded import EmbeddedStack
+from ops.embedded.stack import EmbeddedStack
 from ops.settings import EmbeddedSettings
 from storage.postgres.ledger import PostgresLedger
 from storage.postgres.migrate import migrate

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from ops.embedded import EmbeddedStack
+from ops.embedded.stack import EmbeddedStack
 from ops.settings import EmbeddedSettings
 
 __all__ = ["ground"]

@@ -5,7 +5,7 @@ import sys
 from typing import Annotated, Any
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from ops.cli.connected import connected, run_named, waiting_for
 from ops.cli.stack_view import console
@@ -14,7 +14,7 @@ from schemas.envelope import decode_payload
 from schemas.events import QuestionConsolidated
 from storage.postgres.watch import Feed, PostgresWatch, SeenEvent
 
-__all__ = ["register"]
+__all__ = ["answers"]
 
 _POLL_S = 0.5
 #: What is shown of an event of a type: field by heading.
@@ -26,17 +26,12 @@ _SHOWN = {
 }
 
 
-def register(app: App) -> None:
-    """Add this command."""
-    app.command(answers)
-
-
 def answers(
     *,
     run: Annotated[str, Parameter(name=["--run", "-r"])] = DEFAULT_RUN,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
 ) -> None:
-    """Print answers, failures, judgements and what became memory; JSON lines in a pipe.
+    """Print answers, failures, judgements and memories as they come; JSON lines in a pipe.
 
     Args:
         run: The run.

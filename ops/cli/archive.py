@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import asyncpg
-from cyclopts import App
 
 from ops.cli.stack_view import console
 from ops.connect import connections
@@ -14,15 +13,9 @@ from ops.errors import Refused
 from ops.settings import load_settings
 from storage.postgres import archive as leaving
 
-__all__ = ["register"]
+__all__ = ["archive", "erase", "purge"]
 
 _T = TypeVar("_T")
-
-
-def register(app: App) -> None:
-    """Add these commands."""
-    for command in (archive, purge, erase):
-        app.command(command)
 
 
 def archive(run: str, folder: Path) -> None:

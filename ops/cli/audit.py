@@ -5,7 +5,7 @@ import sys
 from itertools import groupby
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -16,15 +16,10 @@ from ops.connect import connections
 from ops.errors import Refused
 from ops.settings import load_settings
 
-__all__ = ["register"]
+__all__ = ["examine", "print_report"]
 
 _ROLE = "mia_audit"
 _Flag = Parameter(negative="")
-
-
-def register(app: App) -> None:
-    """Add this command."""
-    app.command(examine, name="audit")
 
 
 def examine(

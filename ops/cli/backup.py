@@ -2,20 +2,12 @@
 
 from pathlib import Path
 
-from cyclopts import App
-
 from ops import backup as copies
 from ops.cli.stack_view import console
 from ops.connect import connections
 from ops.settings import load_settings
 
-__all__ = ["register"]
-
-
-def register(app: App) -> None:
-    """Add these commands."""
-    for command in (backup, restore):
-        app.command(command)
+__all__ = ["backup", "restore"]
 
 
 def backup(file: Path) -> None:

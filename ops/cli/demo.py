@@ -11,12 +11,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
-from cyclopts import App
 
 from ops import doctor
 from ops.cli.connected import connected, home_of, waiting_for
 from ops.cli.stack_view import Waiting, console, in_words
-from ops.cli.ways_in import unreadable
 from ops.demo import Outcome, own_questions, show
 from ops.embedded import report
 from ops.embedded.daemon import Daemon
@@ -26,7 +24,7 @@ from ops.errors import Refused
 from ops.models import needs_embedded
 from ops.settings import Settings, load_settings
 
-__all__ = ["register"]
+__all__ = ["demo"]
 
 _POLL_S = 0.3
 _SMALL_MODEL = """
@@ -37,11 +35,6 @@ model that knows more, name any OpenAI-compatible endpoint, or another one for a
 _NEXT = """
 Next: `mia up` for a stack that stays, `mia publish FILE`, `mia answers -f`, `mia memory list`;
 README.md has the rest. `mia demo --home FOLDER` keeps what this one leaves."""
-
-
-def register(app: App) -> None:
-    """Add this command."""
-    app.command(demo)
 
 
 def demo(file: Path | None = None, /, *, limit: int | None = None, rollouts: int = 2) -> None:
@@ -70,15 +63,8 @@ def demo(file: Path | None = None, /, *, limit: int | None = None, rollouts: int
 
 async def _demo(settings: Settings, file: Path, limit: int | None, rollouts: int) -> Outcome:
     _cancel_on_sigterm()
-    try:
-        async with _stack(settings), connected("mia_admit") as at:
-            return await show(at, file, limit, rollouts=rollouts)
-    except OSError as error:
-        if isinstance(error, ConnectionError):
-            raise
-        raise unreadable(file, error) from error
-    except ValueError as error:
-        raise Refused(f"{file} is not in HotpotQA's format: {error}", "See README.md.") from error
+    async with _stack(settings), connected("mia_admit") as at:
+        return await show(at, file, limit, rollouts=rollouts)
 
 
 def _cancel_on_sigterm() -> None:

@@ -1,77 +1,104 @@
-"""The command `mia`: a registry of the modules that bring the commands, and one way to refuse."""
+"""The command `mia`: a table of what there is, imported when it is asked for."""
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Final
 
 from cyclopts import App, Parameter
-from rich.console import Console
 
-from ops.cli import (
-    answers,
-    archive,
-    audit,
-    backup,
-    demo,
-    memory,
-    question,
-    retrieval,
-    run,
-    stack,
-    ways_in,
-    worker,
-)
 from ops.errors import Refused
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "application", "main"]
 
-app = App(name="mia", help="An agent that learns while it is tested, on Kafka and Postgres.")
-app.meta.group_parameters = app.group_parameters
+_HELP = """An agent that learns while it is tested, on Kafka and Postgres.
 
-# A module brings its commands with `register(app)`.
-for _module in (
-    demo,
-    stack,
-    run,
-    ways_in,
-    answers,
-    question,
-    memory,
-    retrieval,
-    audit,
-    archive,
-    backup,
-    worker,
-):
-    _module.register(app)
+Exit status: 0 done; 1 refused or failed, with what to do; 2 (audit) cannot be told;
+3 (status) not up; 4 (ask) the question failed; 5 (ask) no answer in time; 130 Ctrl-C."""
+
+#: Where each command is, and what the list of commands says of it. Nothing is imported for others.
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "demo": ("demo:demo", "Answer ten questions with a real stack and real models."),
+        "up": ("stack:up", "Start Kafka, Postgres, vLLM and the workers."),
+        "down": ("stack:down", "Stop what `mia up` started; the data stay."),
+        "status": ("stack:status", "Show what runs."),
+        "logs": ("stack:show_logs", "Print the end of a log, or of all."),
+        "reset": ("stack:reset", "Delete the state folder with everything in it."),
+        "doctor": ("stack:examine", "Check what the embedded stack needs of this machine."),
+        "ask": ("ask:ask", "Ask a question and watch how it is answered."),
+        "publish": ("ways_in:publish", "Publish questions, one a line."),
+        "ingest": (
+            "ingest:ingest_file",
+            "Seal the labels of a benchmark, then publish its questions.",
+        ),
+        "label": ("label:label", "Give the gold answer of a question."),
+        "answers": (
+            "answers:answers",
+            "Print answers, failures, judgements and memories.",
+        ),
+        "report": ("report:report", "Sum a run up."),
+        "events": ("events:events", "Look at the ledger's events."),
+        "run": ("run:runs", "Make runs, look at them, and steer them."),
+        "question": ("question:questions", "Act on single questions."),
+        "memory": ("memory:_memory", "Look at what was learned."),
+        "retrieval": ("retrieval:retrieval", "Index and search the passages in retrieval.passages."),
+        "audit": ("audit:examine", "Audit a run, or all."),
+        "archive": ("archive:archive", "Write a finished run to files with their checksums."),
+        "purge": ("archive:purge", "Remove a finished run from the database."),
+        "erase": ("archive:erase", "Erase the payload of one event for good."),
+        "backup": ("backup:backup", "Write the database and the artifacts of a running stack."),
+        "restore": ("backup:restore", "Fill an empty stack from a backup."),
+        "worker": ("worker:worker", "Work until Ctrl-C."),
+    }
+)
 
 
-@app.meta.default
-def _with_settings(
-    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config: Path | None = None,
-    home: Path | None = None,
-) -> None:
-    """Run one command.
+def application(chosen: str = "") -> App:
+    """Return the program; of the command `chosen` the help is its own, whole one."""
+    built = App(name="mia", help=_HELP, help_format="plaintext")
+    built.meta.group_parameters = built.group_parameters
+    for name, (path, summary) in COMMANDS.items():
+        built.command(f"ops.cli.{path}", name=name, help=None if name == chosen else summary)
 
-    Args:
-        tokens: The command and its arguments.
-        config: The settings file (default: MIA_CONFIG, then mia.toml here if there is one).
-        home: The state folder (default: MIA_HOME, then the settings, then .mia here).
-    """
-    if config:
-        os.environ["MIA_CONFIG"] = str(config.absolute())
-    if home:
-        os.environ["MIA_HOME"] = str(home.absolute())
-    app(tokens)
+    @built.meta.default
+    def with_settings(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        config: Path | None = None,
+        home: Path | None = None,
+    ) -> None:
+        """Run one command.
+
+        Args:
+            tokens: The command and its arguments.
+            config: The settings file (default: MIA_CONFIG, then mia.toml here if there is one).
+            home: The state folder (default: MIA_HOME, then the settings, then .mia here).
+        """
+        if config:
+            os.environ["MIA_CONFIG"] = str(config.absolute())
+        if home:
+            os.environ["MIA_HOME"] = str(home.absolute())
+        built(tokens)
+
+    return built
+
+
+app = application()
+
+
+def _chosen(arguments: Sequence[str]) -> str:
+    return next((word for word in arguments if word in COMMANDS), "")
 
 
 def main() -> None:
     """Run `mia`; a refusal is one message on standard error and exit status 1."""
     try:
-        app.meta()
+        application(_chosen(sys.argv[1:])).meta()
     except Refused as refused:
+        from rich.console import Console  # noqa: PLC0415 - for this message alone
+
         Console(stderr=True, soft_wrap=True).print(f"mia: {refused}", markup=False, style="red")
         sys.exit(1)
     except KeyboardInterrupt:

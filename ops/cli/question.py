@@ -8,17 +8,12 @@ from ops.cancel import cancel_question
 from ops.cli.connected import connected, waiting_for
 from ops.cli.stack_view import console
 
-__all__ = ["register"]
+__all__ = ["questions"]
 
-_question = App(name="question", help="Act on single questions.")
-
-
-def register(app: App) -> None:
-    """Add these commands."""
-    app.command(_question)
+questions = App(name="question", help="Act on single questions.")
 
 
-@_question.command
+@questions.command
 def cancel(question: UUID, /) -> None:
     """End a question that has no answer yet, whoever is working on it.
 

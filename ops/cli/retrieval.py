@@ -17,18 +17,13 @@ from ops.retrieval.config import embedding_of, open_index
 from ops.retrieval.index import Facts
 from ops.settings import Settings, load_settings
 
-__all__ = ["register"]
+__all__ = ["retrieval"]
 
-_retrieval = App(name="retrieval", help="Index and search the passages in retrieval.passages.")
+retrieval = App(name="retrieval", help="Index and search the passages in retrieval.passages.")
 _OK = 200
 
 
-def register(app: App) -> None:
-    """Add these commands."""
-    app.command(_retrieval)
-
-
-@_retrieval.command
+@retrieval.command
 def build() -> None:
     """Build the index that `mia up` serves, or find it built; nothing else is started."""
     settings = load_settings()
@@ -53,7 +48,7 @@ def build() -> None:
             out.print(f"  {reason}", markup=False)
 
 
-@_retrieval.command
+@retrieval.command
 def search(
     query: str, /, *, top: Annotated[int | None, Parameter(name=["--top", "-n"])] = None
 ) -> None:

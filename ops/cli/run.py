@@ -17,16 +17,11 @@ from ops.manifest import manifest_of, shown
 from ops.settings import load_settings
 from storage.postgres.runs import RunExists, RunSummary
 
-__all__ = ["register"]
+__all__ = ["runs"]
 
-_run = App(name="run", help="Make runs, look at them, and steer them.")
+runs = App(name="run", help="Make runs, look at them, and steer them.")
 _Json = Annotated[bool, Parameter(name="--json", negative="")]
 _COLUMNS = ("name", "mode", "state", "accepted", "opened", "ended", "sealed_gen", "policy")
-
-
-def register(app: App) -> None:
-    """Add these commands."""
-    app.command(_run)
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ class RunOptions:
 _NOTHING_CHOSEN = RunOptions()
 
 
-@_run.command
+@runs.command
 def create(
     name: str, /, *, options: Annotated[RunOptions, Parameter(name="*")] = _NOTHING_CHOSEN
 ) -> None:
@@ -88,7 +83,7 @@ def create(
     console().print(f"run {name} takes questions: mia publish FILE --run {name}", markup=False)
 
 
-@_run.command(name="list")
+@runs.command(name="list")
 def list_runs(*, as_json: _Json = False) -> None:
     """List the runs, newest first.
 
@@ -103,7 +98,7 @@ def list_runs(*, as_json: _Json = False) -> None:
         _print_table(found)
 
 
-@_run.command
+@runs.command
 def show(name: str, /) -> None:
     """Show a run as JSON: its state, its questions by status, its manifest.
 
@@ -113,7 +108,7 @@ def show(name: str, /) -> None:
     print(json.dumps(waiting_for(_show(name)), indent=2))
 
 
-@_run.command
+@runs.command
 def pause(name: str, /) -> None:
     """Stop admission and claims; running steps end, deadlines stand still.
 
@@ -123,7 +118,7 @@ def pause(name: str, /) -> None:
     _say(name, waiting_for(_change(name, "pause")))
 
 
-@_run.command
+@runs.command
 def resume(name: str, /) -> None:
     """Go on after a pause; what waits is published again.
 
@@ -133,7 +128,7 @@ def resume(name: str, /) -> None:
     _say(name, waiting_for(_change(name, "resume")))
 
 
-@_run.command
+@runs.command
 def close(name: str, /) -> None:
     """Admit nothing more; the run ends when its last question does.
 
@@ -143,7 +138,7 @@ def close(name: str, /) -> None:
     _say(name, waiting_for(_change(name, "close")))
 
 
-@_run.command
+@runs.command
 def cancel(name: str, /) -> None:
     """End a run now; its open questions end as cancelled.
 

@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from rich.markup import escape
 
-from ops import doctor
 from ops.cli.stack_view import Waiting, console, facts, in_words, print_facts, print_up
 from ops.embedded import identity, logs, report
 from ops.embedded.detach import start_detached
@@ -24,21 +23,11 @@ from ops.embedded.supervisor import end_leftovers
 from ops.errors import Refused
 from ops.settings import Settings, load_settings
 
-__all__ = ["register"]
+__all__ = ["down", "examine", "reset", "show_logs", "status", "up"]
 
 _POLL_S = 0.1
 _STOP_PATIENCE_S = 60.0
 _DOWN = 3
-
-
-def register(app: App) -> None:
-    """Add these commands."""
-    app.command(up)
-    app.command(down)
-    app.command(status)
-    app.command(show_logs, name="logs")
-    app.command(reset)
-    app.command(examine, name="doctor")
 
 
 def up(*, foreground: bool = False, models: bool = True, workers: bool = True) -> None:
@@ -58,6 +47,8 @@ def up(*, foreground: bool = False, models: bool = True, workers: bool = True) -
     if home.is_held() and not foreground:
         _wait_for_other(home)
         return
+    from ops import doctor  # noqa: PLC0415 - its checks know every part of the stack
+
     doctor.require(settings)
     if foreground:
         _stay(settings, home)
@@ -152,6 +143,8 @@ def reset(*, yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="")] 
 
 def examine() -> None:
     """Check what the embedded stack needs of this machine, without starting anything."""
+    from ops import doctor  # noqa: PLC0415 - its checks know every part of the stack
+
     findings = list(doctor.examine(load_settings()))
     for finding in findings:
         mark = "[green]ok     [/]" if finding.ok else "[red]missing[/]"

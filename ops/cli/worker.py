@@ -5,8 +5,6 @@ import os
 import socket
 from pathlib import Path
 
-from cyclopts import App
-
 from ops.connect import connections
 from ops.embedded.state import Home
 from ops.errors import Refused
@@ -16,16 +14,11 @@ from ops.retrieval.child import port_in_use, retrieval_service
 from ops.settings import load_settings
 from ops.worker import EVERYTHING, work
 
-__all__ = ["register"]
-
-
-def register(app: App) -> None:
-    """Add this command."""
-    app.command(worker)
+__all__ = ["worker"]
 
 
 def worker(*stages: str) -> None:
-    """Work until Ctrl-C: a second one ends it at once.
+    """Work until Ctrl-C; a second one ends it at once.
 
     Args:
         stages: plan, execute, tool-call, reflect, judge, consolidate, admit, sweep; default all.

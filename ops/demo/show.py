@@ -13,13 +13,13 @@ from mia_events.scoring import exact_match
 from mia_events.steps import Manifest, ModelChoice
 from ops.audit import Report, audit
 from ops.cli.connected import Connected
+from ops.cli.ingest import read_benchmark, seal_and_publish
 from ops.cli.stack_view import console
-from ops.cli.ways_in import seal_and_publish
-from ops.demo.story import Line, Story, Told
 from ops.errors import Refused
 from ops.manifest import manifest_of
 from ops.models import choices, needs_embedded
 from ops.settings import Settings
+from ops.story import Line, Story, Told
 from storage.postgres.ledger import PostgresLedger
 from storage.postgres.watch import Feed, PostgresWatch, QuestionRow
 
@@ -75,7 +75,7 @@ async def show(
     name = f"demo-{time.strftime('%m%d-%H%M%S')}"
     await at.runs.create(name, _manifest(at.settings, rollouts))
     view, _ = await at.ledger.run_named(name)
-    done = await seal_and_publish(at, file, name, limit)
+    done = await seal_and_publish(at, read_benchmark(file), name, limit)
     story = Story()
     feed = Feed(PostgresWatch(at.ledger.pool), view.run_no)
     await _follow(at, name, done.total, feed, story)

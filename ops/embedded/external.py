@@ -1,6 +1,5 @@
 """A Kafka or Postgres that is not ours: how to reach it, and whether it will do."""
 
-import ssl
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -12,6 +11,7 @@ from aiokafka.protocol.admin import ApiVersionRequest
 from ops.embedded.stack import Endpoints
 from ops.errors import Refused
 from ops.settings import KafkaSettings, PostgresSettings, Settings, read_secret
+from ops.tls import client_arguments, tls_files
 
 __all__ = [
     "check_external",
@@ -67,7 +67,7 @@ def external_password(settings: PostgresSettings, key: str) -> str:
 
 
 def kafka_options(settings: KafkaSettings, bootstrap_servers: str) -> dict[str, Any]:
-    """Return the keyword arguments that every aiokafka client of this cluster takes."""
+    """Return what every aiokafka client of this cluster takes, but for its TLS (see `ops.tls`)."""
     options: dict[str, Any] = {"bootstrap_servers": bootstrap_servers}
     if settings.mode == "embedded" or settings.security_protocol == "PLAINTEXT":
         return options
@@ -76,21 +76,7 @@ def kafka_options(settings: KafkaSettings, bootstrap_servers: str) -> dict[str, 
         options["sasl_mechanism"] = settings.sasl_mechanism
         options["sasl_plain_username"] = settings.sasl_username
         options["sasl_plain_password"] = read_secret(settings.sasl_password_file)
-    if settings.security_protocol.endswith("SSL"):
-        options["ssl_context"] = _tls(settings)
     return options
-
-
-def _tls(settings: KafkaSettings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.tls_ca_file or None)
-        if settings.tls_certificate_file:
-            context.load_cert_chain(settings.tls_certificate_file, settings.tls_key_file or None)
-    except (OSError, ssl.SSLError) as error:
-        raise Refused(
-            f"cannot use kafka's TLS files: {error}", "Check kafka.tls_*_file."
-        ) from error
-    return context
 
 
 async def check_external(settings: Settings) -> None:
@@ -105,7 +91,8 @@ async def check_external(settings: Settings) -> None:
 async def check_kafka(settings: KafkaSettings) -> None:
     """Refuse a cluster that does not answer, has no broker, or is older than 3.0."""
     where = settings.bootstrap_servers
-    client = AIOKafkaClient(**kafka_options(settings, where), request_timeout_ms=10_000)
+    arguments = client_arguments(kafka_options(settings, where), tls_files(settings))
+    client = AIOKafkaClient(**arguments, request_timeout_ms=10_000)
     try:
         await client.bootstrap()
         versions = await client.send(client.get_random_node(), ApiVersionRequest())

@@ -144,8 +144,14 @@ def _wake_learner(db: Database, run: RunRow, learner: ActiveRow | None) -> list[
 def _release(db: Database, run: RunRow) -> list[Emitted]:
     free = run.manifest.max_in_flight - (run.opened - run.ended)
     waiting = [q for q in db.questions.values() if q.run_no == run.run_no and q.status == "waiting"]
-    ready = [q for q in sorted(waiting, key=lambda q: q.pos) if _may_start(db, run, q)]
-    return [_open_question(db, run, question) for question in ready[: max(0, free)]]
+    ordered = sorted(waiting, key=lambda q: (not q.new.urgent, q.pos))
+    ready = [q for q in ordered if _may_start(db, run, q)]
+    reserve = max(1, run.manifest.max_in_flight // 8)
+    return [
+        _open_question(db, run, question)
+        for place, question in enumerate(ready)
+        if place < free or (question.new.urgent and place < free + reserve)
+    ]
 
 
 def _may_start(db: Database, run: RunRow, question: QuestionRow) -> bool:

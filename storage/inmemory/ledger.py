@@ -28,6 +28,7 @@ from storage.ports import (
     EffectRow,
     Emitted,
     NewQuestion,
+    Pending,
     PendingCommit,
     Sent,
     TopicState,
@@ -137,6 +138,16 @@ class InMemoryLedger:
         """See the port."""
         late = [row for row in self._db.active.values() if self._overdue(row)]
         return [_due(row) for row in late][:limit]
+
+    async def urgent(self, topics: Sequence[str], *, limit: int) -> list[Pending]:
+        """See the port."""
+        rows = [row for row in self._db.active.values() if row.topic in topics and self._idle(row)]
+        found = [row for row in rows if self._is_urgent(row)]
+        return [Pending(row.stream, row.head.version, row.topic or "") for row in found][:limit]
+
+    def _is_urgent(self, row: ActiveRow) -> bool:
+        question = self._db.questions.get(row.parent) if row.parent else None
+        return question is not None and question.new.urgent
 
     async def due_runs(self) -> list[int]:
         """See the port."""

@@ -65,6 +65,7 @@ CREATE TABLE question (
     source text NOT NULL,
     row text NOT NULL,
     pass_no int NOT NULL,
+    urgent boolean NOT NULL DEFAULT false,
     status text NOT NULL DEFAULT 'waiting',
     g int NOT NULL DEFAULT 0,
     planned int NOT NULL DEFAULT 0,
@@ -84,7 +85,9 @@ CREATE TABLE question (
     UNIQUE (run_no, pos),
     UNIQUE (run_no, source, row, pass_no)
 ) WITH (fillfactor = 70);
-CREATE INDEX question_waiting ON question (run_no, pos) WHERE status = 'waiting';
+CREATE INDEX question_waiting ON question (run_no, urgent DESC, pos) WHERE status = 'waiting';
+-- What somebody is waiting for, across all runs.
+CREATE INDEX question_urgent ON question (id) WHERE urgent AND NOT closed;
 
 CREATE TABLE rollout (
     id uuid PRIMARY KEY,

@@ -83,6 +83,7 @@ DECLARE
     v_batch batch;
     v_question record;
     v_free bigint;
+    v_reserve bigint;
     v_body text;
     v_head bytea;
     v_id uuid;
@@ -165,17 +166,21 @@ BEGIN
                 'mia.consolidate', convert_to(v_body, 'UTF8'), p_at, NULL::uuid, NULL::uuid, false)::emitted;
         END IF;
     END IF;
+    -- What somebody is waiting for goes first, and has an eighth more room than the rest.
     v_free := v_run.max_in_flight - (v_run.opened - v_run.ended);
-    IF v_free > 0 THEN
+    v_reserve := greatest(1, v_run.max_in_flight / 8);
+    IF v_free + v_reserve > 0 THEN
         FOR v_question IN
-            SELECT q.id, q.pos, q.batch, q.head, q.opened_event, coalesce(b.generation, 0) AS generation,
+            SELECT q.id, q.pos, q.batch, q.head, q.opened_event, q.urgent, coalesce(b.generation, 0) AS generation,
                    coalesce(b.policy, v_run.policy) AS policy,
                    least(p_at + v_run.question_deadline, b.opened_at + v_run.batch_deadline) AS deadline
             FROM question AS q LEFT JOIN batch AS b ON b.run_no = p_run AND b.number = q.batch
             WHERE q.run_no = p_run AND q.status = 'waiting'
               AND (v_run.mode = 'live' OR b.generation IS NOT NULL)
-            ORDER BY q.pos LIMIT v_free FOR UPDATE OF q SKIP LOCKED
+            ORDER BY q.urgent DESC, q.pos LIMIT v_free + v_reserve FOR UPDATE OF q SKIP LOCKED
         LOOP
+            EXIT WHEN v_free <= 0 AND NOT v_question.urgent;
+            v_free := v_free - 1;
             v_body := format('{"type":"question.opened","position":%s,"batch":%s,"generation":%s,"policy":%s}',
                 v_question.pos, coalesce(v_question.batch::text, 'null'), v_question.generation,
                 to_json(v_question.policy));
@@ -212,7 +217,7 @@ END
 $$;
 
 CREATE FUNCTION accept_questions(p_run int, p_at timestamptz, p_ids uuid[], p_sources text[], p_rows text[],
-                                 p_passes int[], p_positions bigint[], p_events uuid[], p_opened uuid[],
+                                 p_passes int[], p_urgent boolean[], p_positions bigint[], p_events uuid[], p_opened uuid[],
                                  p_bodies bytea[], OUT outcomes text[], OUT emissions emitted[])
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -269,8 +274,9 @@ BEGIN
                         'question.asked');
         INSERT INTO event (run_no, stream, seq, id, kind, type, at, correlation, body_sha, hash, body)
         VALUES (p_run, p_ids[i], 1, p_events[i], 2, 'question.asked', p_at, p_ids[i], v_sha, v_head, p_bodies[i]);
-        INSERT INTO question (id, run_no, pos, batch, source, row, pass_no, head, opened_event, accepted_at)
-        VALUES (p_ids[i], p_run, v_pos, v_batch, p_sources[i], p_rows[i], p_passes[i], v_head, p_opened[i], p_at);
+        INSERT INTO question (id, run_no, pos, batch, source, row, pass_no, urgent, head, opened_event, accepted_at)
+        VALUES (p_ids[i], p_run, v_pos, v_batch, p_sources[i], p_rows[i], p_passes[i], p_urgent[i], v_head,
+                p_opened[i], p_at);
         v_run.next_pos := greatest(v_run.next_pos, v_pos + 1);
         v_run.accepted := v_run.accepted + 1;
         outcomes := outcomes || 'accepted'::text;

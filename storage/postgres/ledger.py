@@ -24,6 +24,7 @@ from storage.ports import (
     Emitted,
     NewQuestion,
     Outcome,
+    Pending,
     PendingCommit,
     Sent,
     TopicState,
@@ -167,6 +168,7 @@ class PostgresLedger:
                 [q.source for q in questions],
                 [q.row for q in questions],
                 [q.pass_no for q in questions],
+                [q.urgent for q in questions],
                 [q.position for q in questions],
                 [ids.event_id(q.id, 1) for q in questions],
                 [ids.join_id(q.id, "opened") for q in questions],
@@ -249,6 +251,12 @@ class PostgresLedger:
             Due(run_no=r["run_no"], stream=r["stream"], version=r["version"], kind=Kind(r["kind"]))
             for r in rows
         ]
+
+    async def urgent(self, topics: Sequence[str], *, limit: int) -> list[Pending]:
+        """See the port."""
+        async with answering():
+            rows = await self._relaxed.fetch(_Q["urgent"], list(topics), limit)
+        return [Pending(row["stream"], row["version"], row["topic"]) for row in rows]
 
     async def due_runs(self) -> list[int]:
         """See the port."""

@@ -28,7 +28,7 @@ RETURNING true
 
 -- name: accept
 -- Record questions of a run and open what may start.
-SELECT * FROM accept_questions($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+SELECT * FROM accept_questions($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 
 -- name: advance
 -- Close, open, end and release what is due in a run.
@@ -114,6 +114,16 @@ JOIN active AS a ON a.parent = q.stream AND a.kind = 1
 JOIN run AS r ON r.run_no = q.run_no AND r.state IN ('running', 'closing')
 WHERE q.kind = 2 AND q.deadline < clock_timestamp() AND q.status = 'grading'
 LIMIT $1
+
+-- name: urgent
+-- Commands of questions that somebody is waiting for, which nobody holds; the oldest question first.
+SELECT a.stream, a.version, a.topic FROM question AS q
+JOIN run AS r ON r.run_no = q.run_no AND r.state IN ('running', 'closing')
+JOIN active AS a ON a.parent = q.id
+WHERE q.urgent AND NOT q.closed AND a.topic = ANY ($1)
+  AND (a.due_at IS NULL OR a.due_at <= clock_timestamp())
+  AND (a.claim IS NULL OR a.lease_until < clock_timestamp())
+ORDER BY q.accepted_at, a.kind, a.stream LIMIT $2
 
 -- name: due_runs
 -- Runs with a batch whose linger or deadline has passed, or that are closing.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-__all__ = ["Feed", "MemoryRow", "PostgresWatch", "QuestionRow", "SeenEvent"]
+__all__ = ["Feed", "MemoryRow", "PostgresWatch", "QuestionRow", "SeenEvent", "Standing"]
 
 _Q = queries("watch")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,6 +70,18 @@ class MemoryRow(msgspec.Struct, frozen=True, kw_only=True):
     wins: int
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the questions of a source are. `graded`: by a judge, whatever the grade."""
+
+    accepted: int
+    ended: int
+    answered: int
+    failed: int
+    correct: int
+    graded: int
+    lag: int
+
+
 class PostgresWatch:
     """Reads for people. `gold` needs the auditor's role."""
 
@@ -101,6 +113,18 @@ class PostgresWatch:
         async with answering():
             rows = await self._pool.fetch(_Q["memories"], scope, limit)
         return [MemoryRow(**row) for row in rows]
+
+    async def standing(self, run_no: int, source: str) -> Standing:
+        """How far the questions of a source are."""
+        async with answering():
+            (row,) = await self._pool.fetch(_Q["standing"], run_no, source)
+        return Standing(**row)
+
+    async def labelled(self, questions: Sequence[UUID]) -> set[UUID]:
+        """Those of some questions that have a label."""
+        async with answering():
+            rows = await self._pool.fetch(_Q["labelled"], list(questions))
+        return {row["question"] for row in rows}
 
     async def waiting_facts(self) -> int:
         """How many outbound facts the broker has not acknowledged yet."""

@@ -23,6 +23,19 @@ SELECT m.id, m.version, m.outcome, m.question, m.text, m.from_gen, m.at,
        (SELECT count(*) FROM memory_credit AS c WHERE c.memory = m.id AND c.won) AS wins
 FROM memory AS m WHERE m.scope = $1 AND m.until_gen IS NULL ORDER BY m.at DESC, m.id LIMIT $2
 
+-- name: standing
+-- How far the questions of one source of a run are; `lag` counts the run's commands that wait.
+SELECT count(*) AS accepted, count(*) FILTER (WHERE q.closed) AS ended,
+       count(*) FILTER (WHERE q.status = 'answered') AS answered, count(*) FILTER (WHERE q.status = 'failed') AS failed,
+       count(*) FILTER (WHERE q.grade = 'correct') AS correct,
+       count(*) FILTER (WHERE q.grade IN ('correct', 'incorrect', 'not_attempted')) AS graded,
+       (SELECT count(*) FROM active AS a WHERE a.run_no = $1 AND a.topic IS NOT NULL AND a.claim IS NULL) AS lag
+FROM question AS q WHERE q.run_no = $1 AND q.source = $2
+
+-- name: labelled
+-- Which of some questions have a label; never what it says.
+SELECT DISTINCT l.question FROM label AS l WHERE l.question = ANY ($1)
+
 -- name: waiting_facts
 -- How many outbound facts the broker has not acknowledged yet.
 SELECT count(*) FROM outbox

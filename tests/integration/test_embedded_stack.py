@@ -11,8 +11,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from ops.embedded import EmbeddedStack, Endpoints
 from ops.embedded.postgres import Postgres
+from ops.embedded.stack import EmbeddedStack, Endpoints
 from ops.embedded.state import Home, free_port
 from ops.embedded.supervisor import Supervisor
 from tests.support.stack import StackThread, new_home, small

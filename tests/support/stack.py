@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from ops.embedded import EmbeddedStack
+from ops.embedded.stack import EmbeddedStack
 from ops.settings import EmbeddedSettings
 
 __all__ = [

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from mia_events import ids, topics
-from producers.hotpot import BadRow, source_of
+from producers.hotpot import BadRow, read_rows, source_of
 from producers.ingest import Ingested, Run, ingest
 from producers.publish import BadLine, key_of, read_lines, send
 from schemas.external import IncomingQuestion, decode_question
@@ -52,7 +52,7 @@ async def test_labels_are_sealed_before_their_questions_are_sent(tmp_path: Path)
     """No question may be answered and judged before its label is there."""
     recorder = Recorder()
     path = _rows(tmp_path, 2)
-    await ingest(path, _RUN, labels=recorder, outlet=recorder)
+    await ingest(read_rows(path), source_of(path), _RUN, labels=recorder, outlet=recorder)
     question = ids.question_id(_RUN.id, source_of(path), "r0")
     assert ("seal", str(question)) == recorder.log[0]
     assert ["seal", "seal", "put", "put", "flush"] == [what for what, _ in recorder.log]
@@ -63,7 +63,7 @@ async def test_records_carry_identity_and_position_but_no_label(tmp_path: Path) 
     first, second = Recorder(), Recorder()
     path = _rows(tmp_path, 3)
     for recorder in (first, second):
-        await ingest(path, _RUN, labels=recorder, outlet=recorder)
+        await ingest(read_rows(path), source_of(path), _RUN, labels=recorder, outlet=recorder)
     decoded = [decode_question(record) for record in first.records]
     assert [40, 41, 42] == [question.position for question in decoded]
     assert ["r0", "r1", "r2"] == [question.row for question in decoded]
@@ -74,8 +74,9 @@ async def test_records_carry_identity_and_position_but_no_label(tmp_path: Path) 
 async def test_a_live_run_takes_positions_as_they_come(tmp_path: Path) -> None:
     """Without batches a position means nothing, and a given one could only clash."""
     recorder = Recorder()
+    path = _rows(tmp_path, 1)
     live = msgspec.structs.replace(_RUN, positions=False)
-    await ingest(_rows(tmp_path, 1), live, labels=recorder, outlet=recorder)
+    await ingest(read_rows(path), source_of(path), live, labels=recorder, outlet=recorder)
     assert decode_question(recorder.records[0]).position is None
 
 
@@ -84,8 +85,10 @@ async def test_bad_rows_are_told_and_limits_count_valid_rows(tmp_path: Path) -> 
     bad: list[BadRow] = []
     steps: list[Ingested] = []
     recorder = Recorder()
+    path = _rows(tmp_path, 40)
     done = await ingest(
-        _rows(tmp_path, 40),
+        read_rows(path),
+        source_of(path),
         _RUN,
         labels=recorder,
         outlet=recorder,

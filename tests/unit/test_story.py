@@ -5,7 +5,7 @@ from uuid import UUID
 
 from mia_events import ids
 from mia_events.lifecycle import Kind
-from ops.demo.story import Line, Story
+from ops.story import Line, Story
 from schemas import events as ev
 from schemas.envelope import encode_payload
 from storage.postgres.watch import SeenEvent
