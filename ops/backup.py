@@ -21,10 +21,9 @@ import asyncpg
 import msgspec
 
 from ops.connect import Connections, connections_to
-from ops.embedded import EmbeddedStack
 from ops.embedded.external import external_endpoints
 from ops.embedded.postgres import binaries
-from ops.embedded.stack import Endpoints
+from ops.embedded.stack import EmbeddedStack, Endpoints
 from ops.embedded.state import Home
 from ops.errors import Refused
 from ops.manifest import code_version

@@ -44,7 +44,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "run": ("run:runs", "Make runs, look at them, and steer them."),
         "question": ("question:questions", "Act on single questions."),
         "memory": ("memory:_memory", "Look at what was learned."),
-        "retrieval": ("retrieval:retrieval", "Index and search the passages in retrieval.passages."),
+        "retrieval": (
+            "retrieval:retrieval",
+            "Index and search the passages in retrieval.passages.",
+        ),
         "audit": ("audit:examine", "Audit a run, or all."),
         "archive": ("archive:archive", "Write a finished run to files with their checksums."),
         "purge": ("archive:purge", "Remove a finished run from the database."),
