@@ -39,10 +39,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 
 def after_thinking(text: str) -> str:
     """What follows a reasoning block; nothing when the block was never closed."""
-    head, end, tail = text.rpartition(_END_OF_THINKING)
-    if end:
-        return clean(tail).strip()
-    return "" if _THINKING in head + tail else clean(text).strip()
+    return clean(_said(text)).strip()
 
 
 def one_word(text: str, allowed: Collection[str]) -> str:
@@ -54,17 +51,17 @@ def one_word(text: str, allowed: Collection[str]) -> str:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The one JSON object that `text` is. Raises `Unparsable`.
+    """The one JSON object that `text` is, after its thinking. Raises `Unparsable`.
 
-    No text may stand around it, no key twice, no control character in it.
+    No text may stand around it, no key twice, no control or broken character in it.
     """
-    body = text.strip()
+    body = _said(text).strip()
     if len(body) > _MAX_JSON:
         raise Unparsable(f"the reply has {len(body)} characters; send one short JSON object")
     try:
         value = json.loads(body, object_pairs_hook=_unique, parse_constant=_no_constant)
         msgspec.json.encode(value)  # what cannot be written cannot become an event
-        plain = all(clean(part) == part for part in _strings(value))
+        plain = all(is_plain(part) for part in _strings(value))
     except (ValueError, RecursionError, OverflowError):
         raise Unparsable("the reply is not one JSON object; send the object and no more") from None
     if not isinstance(value, dict):
@@ -74,9 +71,14 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def is_plain(text: str) -> bool:
+    """Whether a model's text has neither control characters nor the mark of broken ones."""
+    return clean(text) == text and "\ufffd" not in text
+
+
 def choice(text: str, key: str, allowed: Collection[T]) -> T:
     """The value of the only key of an object, one of `allowed`. Raises `Unparsable`."""
-    value = json_object(after_thinking(text))
+    value = json_object(text)
     # True == 1 and 1.0 == 1, but neither is the number that was asked for.
     chosen = [o for o in allowed if type(value.get(key)) is type(o) and value[key] == o]
     if set(value) != {key} or not chosen:
@@ -86,7 +88,7 @@ def choice(text: str, key: str, allowed: Collection[T]) -> T:
 
 def action(text: str, names: Collection[str]) -> Action:
     """An executor turn that calls one of the tools `names` or answers. Raises `Unparsable`."""
-    value = json_object(after_thinking(text))
+    value = json_object(text)
     thought, name = value.pop("thought", ""), value.pop("action", None)
     if not isinstance(thought, str) or not isinstance(name, str):
         raise Unparsable('"thought" and "action" must both be text')
@@ -122,6 +124,11 @@ def action_schema(tools: Mapping[str, Mapping[str, Any]], *, limit: int = 200) -
 def choice_schema(key: str, allowed: Collection[Any]) -> dict[str, Any]:
     """The JSON Schema of an object whose only key has one of the values `allowed`."""
     return closed_schema({key: {"enum": list(allowed)}})
+
+
+def _said(text: str) -> str:
+    _, end, tail = text.rpartition(_END_OF_THINKING)
+    return tail if end or _THINKING not in text else ""
 
 
 def closed_schema(properties: dict[str, Any]) -> dict[str, Any]:
@@ -182,6 +189,7 @@ __all__ = [
     "choice",
     "choice_schema",
     "closed_schema",
+    "is_plain",
     "json_object",
     "one_word",
 ]

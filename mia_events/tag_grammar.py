@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from typing import Any, Final
 
-from mia_events.grammar import ANSWER, Action, Unparsable, checked_answer, json_object
+from mia_events.grammar import ANSWER, Action, Unparsable, checked_answer, is_plain, json_object
 from mia_events.quoting import clean
 
 _CALL: Final = "tool_call"
@@ -31,7 +31,7 @@ def tagged_action(text: str, names: Collection[str]) -> Action:
         )
     if found[1] == _CALL:
         return _call(thought, json_object(found[2]), names)
-    if clean(found[2]) != found[2]:
+    if not is_plain(found[2]):
         raise Unparsable("the reply has control characters in it; send plain text")
     return Action(thought=thought, name=ANSWER, arguments={ANSWER: checked_answer(found[2])})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from mia_events.steps import Transient
 T = TypeVar("T")
 
 _NAME_CHARACTERS: Final = 200
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 #: The model's own distribution, whatever a server's defaults for it are.
 _UNTOUCHED: Final[dict[str, Any]] = {
     "temperature": 1.0,
@@ -149,8 +151,8 @@ def _captured(completion: _Completion, choice: _Choice) -> dict[str, Any]:
 
 
 def _encodable(text: str) -> str:
-    """`text` without lone surrogates, which cannot be written down."""
-    return text.encode("utf-8", "replace").decode()
+    """`text` with a mark for each lone surrogate, which cannot be written down."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def _name(text: str) -> str:

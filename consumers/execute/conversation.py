@@ -32,8 +32,9 @@ def conversation(
     task: Task, so_far: Trajectory, dialect: Dialect, tools: Sequence[Tool], *, last: bool
 ) -> tuple[Message, ...]:
     """The messages of the next turn; `last` orders an answer."""
+    system = prompt(task, dialect.prompt)
     parts = [
-        Part(Message("system", f"{prompt(task, dialect.prompt)}\n{dialect.declared(tools)}")),
+        Part(Message("system", system.replace("{tools}", dialect.declared(tools)))),
         Part(Message("user", _opening(task, so_far))),
     ]
     for step in so_far.steps:

@@ -19,7 +19,6 @@ from mia_events.tag_grammar import STOP, split_thought, tagged_action
 from schemas.events import TurnAnswered, TurnRejected, TurnToolCalled
 
 _TURN_CHARACTERS: Final = 1_000
-_ANSWER_TURN: Final = '{"thought": "...", "action": "answer", "answer": "..."}'
 Said = TurnToolCalled | TurnAnswered | TurnRejected
 
 
@@ -31,7 +30,7 @@ class Dialect(Protocol):
     stop: tuple[str, ...]
 
     def declared(self, tools: Sequence[Tool]) -> str:
-        """What the system message says of the tools."""
+        """What the prompt says of the tools, in place of ``{tools}``."""
         ...
 
     def schema(self, tools: Sequence[Tool]) -> dict[str, Any] | None:
@@ -59,9 +58,8 @@ class JsonDialect:
     stop: tuple[str, ...] = ()
 
     def declared(self, tools: Sequence[Tool]) -> str:
-        """See `Dialect`: an example of each action."""
-        calls = [f"To {tool.purpose}: {_example_turn(tool)}" for tool in tools]
-        return "\n".join([*calls, f"To answer with words from what was found: {_ANSWER_TURN}"])
+        """See `Dialect`: an example of each."""
+        return "\n".join(f"To {tool.purpose}: {_example_turn(tool)}" for tool in tools)
 
     def schema(self, tools: Sequence[Tool]) -> dict[str, Any] | None:
         """See `Dialect`."""

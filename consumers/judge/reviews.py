@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mia_events.grammar import Unparsable, after_thinking, closed_schema, json_object
+from mia_events.grammar import Unparsable, closed_schema, json_object
 
 _REASON_CHARACTERS: Final = 200
 _SCORES: Final = tuple(range(1, 11))
@@ -36,7 +36,7 @@ def review_schema(kind: str) -> dict[str, Any]:
 
 def read_review(kind: str, text: str) -> Review:
     """A review from a model's reply. Raises `Unparsable`."""
-    value = json_object(after_thinking(text))
+    value = json_object(text)
     reason, finding, score = value.get("reason"), value.get("finding"), value.get("score")
     if set(value) != {"reason", "finding", "score"} or not isinstance(reason, str):
         raise Unparsable('send "reason", "finding" and "score", and nothing else')
