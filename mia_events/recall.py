@@ -18,7 +18,7 @@ SIMILARITY_FLOOR: Final = 0.2
 _WORD: Final = re.compile(r"\w+")
 _LONGEST: Final = 64
 _MOST_WORDS: Final = 32
-_MOST_OPENING: Final = 10
+_MOST_OPENING: Final = 6
 _COMMON: Final = frozenset(
     _WORD.findall(
         "a an and are as at be been both but by can could did do does for from had has have he her "
@@ -45,7 +45,7 @@ def question_words(text: str) -> tuple[str, ...]:
 
 
 def opening(asked: tuple[str, ...]) -> str:
-    """A text query (Postgres' syntax) for memories that share at least two of the ten longest
+    """A text query (Postgres' syntax) for memories that share at least two of the six longest
     words, or the only one. Empty when there is no word.
     """
     longest = sorted(asked, key=lambda word: (-len(word), word))[:_MOST_OPENING]

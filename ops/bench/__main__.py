@@ -1,4 +1,4 @@
-"""`python -m ops.bench [runner|retrieval]`: measure one part of the system against its targets."""
+"""`python -m ops.bench [runner|memory|retrieval]`: measure one part against its targets."""
 
 import argparse
 import asyncio
@@ -14,7 +14,11 @@ from ops.evidence.record import machine
 from ops.manifest import code_version
 
 #: What can be measured, by the module that has `evidence` and the file of its `BASELINE`.
-_GROUPS: Final = {"runner": "ops.bench", "retrieval": "ops.bench.retrieval"}
+_GROUPS: Final = {
+    "runner": "ops.bench",
+    "memory": "ops.bench.memory",
+    "retrieval": "ops.bench.retrieval",
+}
 
 
 def main() -> None:

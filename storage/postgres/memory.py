@@ -7,10 +7,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from mia_events import ids
 from mia_events.effects import Memories, Recall, Remembered
 from mia_events.memories import Standing, Version, merge, surplus
-from mia_events.recall import SIMILARITY_FLOOR, opening, question_words, words
+from mia_events.recall import (
+    SIMILARITY_FLOOR,
+    opening,
+    question_words,
+    retrieval_score,
+    similarity,
+    words,
+)
 from storage.postgres.pool import answering
 from storage.postgres.sql import queries
 
@@ -28,7 +37,7 @@ _Q = queries("memory")
 #: however small its share of the index is.
 EXACT_UP_TO: Final = 10_000
 #: How many memories each index brings, of each outcome; how hard the vector index looks for them.
-_CANDIDATES: Final = 100
+_CANDIDATES: Final = 50
 _EF_SEARCH: Final = "100"
 _MAX_SCAN_TUPLES: Final = "40000"
 
@@ -126,7 +135,7 @@ async def _insert(
 
 class PostgresMemory:
     """The `MemoryStore` port. Every memory of a scope is scored when the request asks for that or
-    the scope is small; else the indexes bring the candidates, and those are scored.
+    the scope is small; else the indexes bring candidates, and those are scored.
     """
 
     def __init__(self, pool: asyncpg.Pool, *, exact_up_to: int = EXACT_UP_TO) -> None:
@@ -139,38 +148,85 @@ class PostgresMemory:
             scope = await connection.fetchrow(_Q["scope"], request.scope)
             if scope is None:
                 return Memories(())
-            exact = request.exact or scope["held"] <= self._exact_up_to
-            asked = question_words(request.text)
-            generation = request.generation
-            arguments = (
-                request.scope,
-                _vector(request.vector),
-                scope["generation"] if generation is None else generation,
-                request.successes,
-                request.failures,
-                SIMILARITY_FLOOR,
-                list(request.trust),
-                list(asked),
-                request.frequency,
+            if request.generation is None:
+                request = msgspec.structs.replace(request, generation=scope["generation"])
+            # A filter by trust is exact too: only what passes it is scored.
+            small = scope["held"] <= self._exact_up_to
+            if request.exact or small or request.trust:
+                return await _exact(connection, request)
+            found = await _candidates(connection, request)
+            return _best(found, request) if found else await _exact(connection, request)
+
+
+async def _exact(connection: Connection, request: Recall) -> Memories:
+    rows = await connection.fetch(
+        _Q["recall_exact"],
+        request.scope,
+        _vector(request.vector),
+        request.generation,
+        request.successes,
+        request.failures,
+        SIMILARITY_FLOOR,
+        list(request.trust),
+        list(question_words(request.text)),
+        request.frequency,
+    )
+    return Memories(tuple(_remembered(row, row["score"]) for row in rows))
+
+
+async def _candidates(connection: Connection, request: Recall) -> list[Any]:
+    """What the indexes bring. Nothing when the vector index ran dry before it had enough, because
+    few memories pass the filters or very many vectors are equal: then only exact search is right.
+    """
+    asked = question_words(request.text)
+    await connection.execute(_Q["search_by_index"], _EF_SEARCH, _MAX_SCAN_TUPLES)
+    rows: list[Any] = await connection.fetch(
+        _Q["candidates"],
+        request.scope,
+        _vector(request.vector),
+        request.generation,
+        list(asked),
+        opening(asked),
+        _CANDIDATES,
+    )
+    await connection.execute(_Q["search_by_index_no_more"])
+    reached = {row["outcome"]: row["reached"] for row in rows}
+    wanted = {"success": request.successes, "failure": request.failures}
+    dry = any(count and reached.get(of, 0) < _CANDIDATES for of, count in wanted.items())
+    return [] if dry else rows
+
+
+def _best(rows: Sequence[Any], request: Recall) -> Memories:
+    """The candidates with the best scores, those above the floor only."""
+    asked = len(question_words(request.text))
+    scored: list[tuple[float, str, Any]] = []
+    for row in rows:
+        near = similarity(row["cosine"], shared=row["shared"], asked=asked)
+        if near >= SIMILARITY_FLOOR:
+            score = retrieval_score(
+                near, uses=row["uses"], wins=row["wins"], frequency=request.frequency
             )
-            if exact:
-                rows = await connection.fetch(_Q["recall_exact"], *arguments)
-            else:
-                await connection.execute(_Q["search_by_index"], _EF_SEARCH, _MAX_SCAN_TUPLES)
-                rows = await connection.fetch(
-                    _Q["recall_indexed"], *arguments, _CANDIDATES, opening(asked)
-                )
-        return Memories(tuple(map(_remembered, rows)))
+            scored.append((-score, row["dedupe_key"], row))
+    scored.sort(key=lambda item: item[:2])
+    return Memories(
+        tuple(
+            item
+            for outcome, count in (("success", request.successes), ("failure", request.failures))
+            for item in [
+                _remembered(row, -score) for score, _, row in scored if row["outcome"] == outcome
+            ][:count]
+        )
+    )
 
 
-def _remembered(row: Any) -> Remembered:
+def _remembered(row: Any, score: float) -> Remembered:
     return Remembered(
         id=row["id"],
         version=row["version"],
         text=row["text"],
         question=row["question"],
         outcome=row["outcome"],
-        score=row["score"],
+        score=score,
     )
 
 

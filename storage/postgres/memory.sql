@@ -66,6 +66,10 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off
        set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', $1, true),
        set_config('hnsw.max_scan_tuples', $2, true)
 
+-- name: search_by_index_no_more
+-- Back to what the planner does by itself.
+SELECT set_config('enable_seqscan', 'on', true), set_config('enable_sort', 'on', true)
+
 -- name: recall_exact
 -- The best memories of each outcome as of a generation: every memory is scored; ties by key.
 SELECT r.id, r.version, r.text, r.question, r.outcome, r.score
@@ -73,7 +77,7 @@ FROM (
     SELECT s.*, row_number() OVER (PARTITION BY s.outcome ORDER BY s.score DESC, s.dedupe_key COLLATE "C") AS place
     FROM (
         SELECT m.id, m.version, m.text, m.question, m.outcome, m.dedupe_key,
-               round((0.7 * m.near + 0.3 * (record.wins + m.brought_wins + 1) / (record.uses + m.brought_uses + 1)
+               round((0.7 * m.near + 0.3::float8 * (record.wins + m.brought_wins + 1) / (record.uses + m.brought_uses + 1)
                       + $9::float8 / (record.uses + m.brought_uses + 1)) * 1e6) / 1e6 AS score
         FROM (
             SELECT x.*,
@@ -95,50 +99,39 @@ FROM (
 WHERE r.place <= CASE r.outcome WHEN 'success' THEN $4::int ELSE $5::int END
 ORDER BY r.outcome DESC, r.place
 
--- name: recall_indexed
--- The same over the nearest of each outcome by the vector index and those that share most words by the text index.
-WITH found AS (
-    SELECT n.id, n.version
+-- name: candidates
+-- The nearest of each outcome by the vector index, and those that share most words by the text index, with what a score
+-- is made of. `reached`: how many of the outcome the vector index brought.
+WITH near AS MATERIALIZED (
+    SELECT n.id, n.version, o.outcome
     FROM (VALUES ('success'), ('failure')) AS o (outcome)
     CROSS JOIN LATERAL (
         SELECT y.id, y.version
         FROM memory AS y
         WHERE y.scope = $1 AND y.outcome = o.outcome AND y.from_gen <= $3
-          AND (y.until_gen IS NULL OR y.until_gen > $3) AND (cardinality($7::text[]) = 0 OR y.trust = ANY ($7))
-        ORDER BY y.embedding <=> $2::halfvec LIMIT $10
+          AND (y.until_gen IS NULL OR y.until_gen > $3)
+        ORDER BY y.embedding <=> $2::halfvec LIMIT $6
     ) AS n
+), found AS (
+    SELECT n.id, n.version FROM near AS n
     UNION
     SELECT w.id, w.version
     FROM (
         SELECT z.id, z.version
         FROM memory AS z
-        WHERE z.words @@ $11::text::tsquery AND z.scope = $1 AND z.from_gen <= $3
-          AND (z.until_gen IS NULL OR z.until_gen > $3) AND (cardinality($7::text[]) = 0 OR z.trust = ANY ($7))
-        ORDER BY length(ts_delete(z.words, $8::text[])) - length(z.words), z.dedupe_key COLLATE "C"
-        LIMIT $10
+        WHERE z.words @@ $5::text::tsquery AND z.scope = $1 AND z.from_gen <= $3
+          AND (z.until_gen IS NULL OR z.until_gen > $3)
+        ORDER BY length(ts_delete(z.words, $4::text[])) - length(z.words), z.dedupe_key COLLATE "C"
+        LIMIT $6
     ) AS w
 )
-SELECT r.id, r.version, r.text, r.question, r.outcome, r.score
-FROM (
-    SELECT s.*, row_number() OVER (PARTITION BY s.outcome ORDER BY s.score DESC, s.dedupe_key COLLATE "C") AS place
-    FROM (
-        SELECT m.id, m.version, m.text, m.question, m.outcome, m.dedupe_key,
-               round((0.7 * m.near + 0.3 * (record.wins + m.brought_wins + 1) / (record.uses + m.brought_uses + 1)
-                      + $9::float8 / (record.uses + m.brought_uses + 1)) * 1e6) / 1e6 AS score
-        FROM (
-            SELECT x.*,
-                   round(CASE WHEN cardinality($8::text[]) = 0 THEN greatest(0, 1 - (x.embedding <=> $2::halfvec))
-                         ELSE 0.8 * greatest(0, 1 - (x.embedding <=> $2::halfvec))
-                              + 0.2 * (length(x.words) - length(ts_delete(x.words, $8))) / cardinality($8)::float8
-                         END * 1e6) / 1e6 AS near
-            FROM found AS f JOIN memory AS x ON x.id = f.id AND x.version = f.version
-        ) AS m
-        CROSS JOIN LATERAL (
-            SELECT count(*) AS uses, count(*) FILTER (WHERE c.won) AS wins
-            FROM memory_credit AS c WHERE c.memory = m.id AND c.gen <= $3
-        ) AS record
-        WHERE m.near >= $6
-    ) AS s
-) AS r
-WHERE r.place <= CASE r.outcome WHEN 'success' THEN $4::int ELSE $5::int END
-ORDER BY r.outcome DESC, r.place
+SELECT x.id, x.version, x.text, x.question, x.outcome, x.dedupe_key, 1 - (x.embedding <=> $2::halfvec) AS cosine,
+       length(x.words) - length(ts_delete(x.words, $4)) AS shared,
+       record.uses + x.brought_uses AS uses, record.wins + x.brought_wins AS wins,
+       (SELECT count(*) FROM near AS n WHERE n.outcome = x.outcome) AS reached
+FROM found AS f
+JOIN memory AS x ON x.id = f.id AND x.version = f.version
+CROSS JOIN LATERAL (
+    SELECT count(*) AS uses, count(*) FILTER (WHERE c.won) AS wins
+    FROM memory_credit AS c WHERE c.memory = x.id AND c.gen <= $3
+) AS record

@@ -1,8 +1,12 @@
 """Memories: versions by generation, credits, and what a recall returns."""
 
+import asyncio
+import math
+import random
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -11,6 +15,7 @@ from mia_events.effects import Recall, Remembered
 from mia_events.steps import Manifest, MemoryWrite
 from schemas import events as ev
 from schemas.events import MemoryCandidate, MemoryUse
+from storage.postgres.memory import PostgresMemory, write_memories
 from tests.contract.workbench import Workbench, candidate
 
 _AXIS = (1.0, *(0.0,) * 383)
@@ -270,3 +275,109 @@ async def test_a_generation_that_is_written_twice_overwrites_nothing(
     more = (candidate("a", "one"), candidate("b", "three"))
     await _write(workbench, scope, *more, generation=0)
     assert ["one two", "three"] == _texts(await _recall(workbench, scope, 0))
+
+
+async def test_a_thousand_identical_writes_at_once_leave_one_row(prepared: str, scope: str) -> None:
+    """No deadlock, no second row, and every write has its number and generation."""
+    pool = await asyncpg.create_pool(prepared, min_size=16, max_size=16)
+    write = MemoryWrite(
+        scope=scope,
+        generation=None,
+        candidates=((_ASKER, candidate("k", "the same")),),
+        uses=(),
+        cap=100,
+    )
+
+    async def one() -> None:
+        async with pool.acquire() as connection, connection.transaction():
+            await write_memories(connection, write, run_no=1, cause=uuid4())
+
+    try:
+        async with asyncio.timeout(120):
+            await asyncio.gather(*(one() for _ in range(1000)))
+        rows = await pool.fetch("SELECT version, until_gen FROM memory WHERE scope = $1", scope)
+        told = await pool.fetchrow(
+            "SELECT generation, held, writes FROM memory_scope WHERE scope = $1", scope
+        )
+        numbers = await pool.fetchval(
+            "SELECT array_agg(number ORDER BY number) FROM memory_write WHERE scope = $1", scope
+        )
+    finally:
+        await pool.close()
+    assert [(1, None)] == [tuple(row) for row in rows]
+    assert (1000, 1, 1000) == tuple(told or ())
+    assert list(range(1, 1001)) == numbers
+
+
+async def test_writes_of_overlapping_keys_at_once_neither_deadlock_nor_lose(
+    prepared: str, scope: str
+) -> None:
+    """Whatever the order of the keys: as many versions in use as there are keys."""
+    pool = await asyncpg.create_pool(prepared, min_size=8, max_size=8)
+
+    async def one(number: int) -> None:
+        keys = [f"k{(number + step) % 20}" for step in range(10)]
+        new = [(_ASKER, candidate(key, "w " * (200 - number))) for key in keys]
+        write = MemoryWrite(scope=scope, generation=None, candidates=tuple(new), uses=())
+        async with pool.acquire() as connection, connection.transaction():
+            await write_memories(connection, write, run_no=1, cause=uuid4())
+
+    try:
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(one(number) for number in range(200)))
+        in_use = await pool.fetchval(
+            "SELECT count(*) FROM memory WHERE scope = $1 AND until_gen IS NULL", scope
+        )
+        told = await pool.fetchval("SELECT held FROM memory_scope WHERE scope = $1", scope)
+        broken = await pool.fetchval(
+            "SELECT count(*) FROM memory AS m JOIN memory AS n "
+            "ON n.id = m.id AND n.version = m.version + 1 "
+            "WHERE m.scope = $1 AND m.until_gen IS DISTINCT FROM n.from_gen",
+            scope,
+        )
+    finally:
+        await pool.close()
+    assert (20, 20, 0) == (in_use, told, broken)
+
+
+def _near_the_axis(chance: random.Random) -> tuple[float, ...]:
+    """A unit vector of cosine 0.4 to 1 with the axis, in any direction otherwise."""
+    side = [chance.gauss(0, 1) for _ in range(383)]
+    length = math.hypot(*side)
+    cosine = chance.uniform(0.4, 1)
+    return (cosine, *(value / length * math.sqrt(1 - cosine * cosine) for value in side))
+
+
+@pytest.mark.parametrize("text", ["", "the Rhine or memory 77?"])
+async def test_the_indexes_find_what_exact_search_finds(
+    prepared: str, scope: str, text: str
+) -> None:
+    """In a scope that is a small part of the table too, and through filters."""
+    pool = await asyncpg.create_pool(prepared, min_size=1, max_size=2)
+    chance = random.Random(3)
+    for of, size in ((scope, 300), (f"{scope}-other", 3000)):
+        new = [
+            msgspec.structs.replace(
+                candidate(f"{n}", f"memory {n}", chance.choice(("success", "failure"))),
+                vector=_near_the_axis(chance),
+            )
+            for n in range(size)
+        ]
+        write = MemoryWrite(
+            scope=of, generation=None, candidates=tuple((_ASKER, one) for one in new), uses=()
+        )
+        async with pool.acquire() as connection, connection.transaction():
+            await write_memories(connection, write, run_no=1, cause=uuid4())
+    request = Recall(
+        scope=scope, vector=_AXIS, generation=1, successes=10, failures=10, text=text
+    )  # fmt: skip
+    try:
+        indexed = await PostgresMemory(pool, exact_up_to=0).recall(request)
+        exact = await PostgresMemory(pool, exact_up_to=0).recall(
+            msgspec.structs.replace(request, exact=True)
+        )
+    finally:
+        await pool.close()
+    assert 20 == len(exact.items)
+    shared = {one.id for one in exact.items} & {one.id for one in indexed.items}
+    assert 19 <= len(shared)
