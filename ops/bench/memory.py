@@ -21,8 +21,7 @@ import msgspec
 from mia_events.effects import Recall
 from ops.bench.measure import percentile
 from ops.bench.memories import Made, make
-from ops.embedded import EmbeddedStack
-from ops.embedded.stack import Endpoints
+from ops.embedded.stack import EmbeddedStack, Endpoints
 from ops.evidence.record import Claim, Evidence
 from ops.settings import EmbeddedSettings
 from storage.postgres.memory import PostgresMemory
