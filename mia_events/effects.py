@@ -81,11 +81,15 @@ class Embed(Effect[Vectors], frozen=True, kw_only=True, tag="embed"):
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a tool gave; `ok` is false for an error observation."""
+    """What a tool gave; `ok` is false for an error observation.
+
+    `corpus` is the digest of what was searched, where the service tells one.
+    """
 
     ok: bool
     text: str
     sources: tuple[str, ...] = ()
+    corpus: str = ""
 
 
 class UseTool(Effect[ToolResult], frozen=True, kw_only=True, tag="tool"):

@@ -48,6 +48,7 @@ class _Hit(msgspec.Struct, frozen=True):
 
 class _Reply(msgspec.Struct, frozen=True):
     result: tuple[tuple[_Hit, ...]]
+    corpus: str = ""
 
 
 _reply: Final = msgspec.json.Decoder(_Reply)
@@ -88,10 +89,12 @@ class RetrievalClient:
         if status != _OK:
             raise Poison(f"{self._url} answered {status}, check retrieval.base_url: {_said(body)}")
         try:
-            (hits,) = _reply.decode(body).result
+            reply = _reply.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Poison(f"{self._url} is no retrieval service: {error}") from error
-        return _told([hit.document for hit in hits[: self._service.top_k]])
+        (hits,) = reply.result
+        documents = [hit.document for hit in hits[: self._service.top_k]]
+        return _told(documents, clip(clean(reply.corpus), _SOURCE_CHARACTERS))
 
     async def _post(self, query: str) -> tuple[int, bytes, str]:
         if self._session is None:
@@ -120,7 +123,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _told(documents: Sequence[_Document]) -> ToolResult:
+def _told(documents: Sequence[_Document], corpus: str) -> ToolResult:
     found = [(document, _paragraph(document)) for document in documents]
     named = [
         paragraph.title if document.id is None else f"{paragraph.title} ({document.id})"
@@ -130,6 +133,7 @@ def _told(documents: Sequence[_Document]) -> ToolResult:
         ok=True,
         text=listed([paragraph for _, paragraph in found]),
         sources=tuple(dict.fromkeys(clip(clean(name), _SOURCE_CHARACTERS) for name in named)),
+        corpus=corpus,
     )
 
 

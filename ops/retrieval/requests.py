@@ -41,8 +41,15 @@ def decode_request(body: bytes) -> Request:
     return request
 
 
-def reply_to(request: Request, found: Sequence[Sequence[Found]]) -> dict[str, Any]:
-    """Return the reply: a list per query, best first; bare documents when no scores are wanted."""
+def reply_to(request: Request, found: Sequence[Sequence[Found]], corpus: str) -> dict[str, Any]:
+    """Return the reply: a list per query, best first; bare documents when no scores are wanted.
+
+    `corpus` is ours beside the contract: the digest of what was searched.
+    """
+    return {"result": [[_hit(request, one) for one in each] for each in found], "corpus": corpus}
+
+
+def _hit(request: Request, found: Found) -> Any:  # noqa: ANN401 - either form becomes JSON
     if request.return_scores:
-        return {"result": [[{"document": f.passage, "score": f.score} for f in o] for o in found]}
-    return {"result": [[f.passage for f in one] for one in found]}
+        return {"document": found.passage, "score": found.score}
+    return found.passage

@@ -102,7 +102,7 @@ async def _retrieve(service: Service, http: HttpRequest) -> Response:
         return _away(f"the embedder does not answer: {error}")
     except Poison as error:
         return _json({"error": f"the embedder refuses: {error}"}, 500)
-    return _json(reply_to(request, found))
+    return _json(reply_to(request, found, service.index.facts.corpus_sha256))
 
 
 async def _body(http: HttpRequest) -> bytes | None:

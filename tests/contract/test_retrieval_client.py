@@ -56,7 +56,9 @@ async def _search(base_url: str, **more: Any) -> ToolResult:
 async def test_what_is_found_is_numbered_cut_and_named(server: tuple[_Server, str]) -> None:
     """Sources carry the passages' ids; a passage is cut; only as many as wanted are told."""
     scripted, url = server
+    scripted.reply["corpus"] = "abc"
     found = await _search(f"{url}/", top_k=2)
+    assert "abc" == found.corpus
     assert [{"queries": ["who wrote Waverley"], "topk": 2, "return_scores": True}] == scripted.asked
     assert found.ok
     assert ("Waverley (w1)", "Untitled text") == found.sources

@@ -81,7 +81,14 @@ def test_without_scores_the_documents_are_bare(url: str) -> None:
 
 def test_a_query_that_finds_nothing_has_an_empty_list(url: str) -> None:
     """It is an answer, not an error."""
-    assert (200, {"result": [[]]}) == _ask(url, queries=["zebra"], return_scores=True)
+    status, found = _ask(url, queries=["zebra"], return_scores=True)
+    assert (200, [[]]) == (status, found["result"])
+
+
+def test_a_reply_says_what_was_searched(url: str) -> None:
+    """The corpus' digest is recorded with what was found, so that an answer can be traced to it."""
+    corpus = _ask(url, queries=["zebra"])[1]["corpus"]
+    assert _call(f"{url}/health")[1]["corpus_sha256"] == corpus
 
 
 def test_as_many_are_found_as_the_service_is_set_to(url: str) -> None:

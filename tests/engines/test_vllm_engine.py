@@ -13,6 +13,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from consumers.effects.model_client import Endpoint, ModelClient
 from ops.embedded.state import Home, free_port
 from ops.embedded.supervisor import Supervisor
 from ops.embedded.vllm_server import (
@@ -23,6 +24,9 @@ from ops.embedded.vllm_server import (
     embedding_server,
 )
 from ops.environments import find_serve_environment, serve_folder
+from ops.retrieval.embedding import Embedding
+from ops.retrieval.index import prepare_index
+from ops.retrieval.passages import find_corpus
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
@@ -126,6 +130,28 @@ async def test_embeddings_are_unit_vectors_that_know_what_is_alike(engines: _Eng
     assert 384 == len(river)
     assert 1.0 == pytest.approx(math.hypot(*river), abs=1e-3)
     assert _cosine(river, like) > _cosine(river, unlike) + 0.2
+
+
+async def test_passages_are_found_by_meaning(engines: _Engines, tmp_path: Path) -> None:
+    """A query that shares no word finds its passage; one beyond the context stops nothing."""
+    texts = ("The Danube ends in the Black Sea.", "Parliament changed taxation.", "\u6c34" * 3_000)
+    path = tmp_path / "passages.jsonl"
+    rows = (json.dumps({"id": str(n), "text": text}) for n, text in enumerate(texts))
+    await asyncio.to_thread(path.write_text, "\n".join(rows))
+    endpoint = Endpoint(base_url=engines.embedding.base_url, api_key=_KEY)
+    async with ModelClient({"embedder": endpoint}) as models:
+        embedding = Embedding(models, EMBEDDING_MODEL)
+        index = await prepare_index(
+            find_corpus(path),
+            tmp_path / "index",
+            lambda _: None,
+            embed=embedding.vectors,
+            embedder=EMBEDDING_MODEL,
+        )
+        query = "which river flows into an ocean"
+        assert [] == index.search(query, 1)
+        (found,) = index.search(query, 1, (await embedding.vectors([query]))[0])
+    assert "0" == found.passage.id
 
 
 async def test_the_key_is_asked_for_and_never_shown(engines: _Engines) -> None:
