@@ -4,13 +4,15 @@ which memories leave when there are too many.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from uuid import UUID
 
 import msgspec
 
 from mia_events.steps import MemoryWrite
-from schemas.events import MemoryCandidate, MemoryUse, QuestionConsolidated
+from schemas.events import MemoryCandidate, MemoryImported, MemoryUse, QuestionConsolidated
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +79,25 @@ def batch_write(
         uses=tuple(uses),
         cap=cap,
     )
+
+
+def imported_write(
+    part: MemoryImported, event: UUID, *, generation: int | None, cap: int | None
+) -> MemoryWrite:
+    """What an import writes: its own event is the cause of each memory."""
+    return MemoryWrite(
+        scope=part.scope,
+        generation=generation,
+        candidates=tuple((event, candidate) for candidate in part.memories),
+        uses=(),
+        cap=cap,
+    )
+
+
+def dedupe_key(question: str, outcome: str) -> str:
+    """SHA-256 (hex) of a question, whatever its letter case and spacing, with an outcome."""
+    text = " ".join(unicodedata.normalize("NFKC", question).casefold().split())
+    return sha256(f"{text}\x1f{outcome}".encode()).hexdigest()
 
 
 def better(new: str, old: str) -> bool:
@@ -147,6 +168,8 @@ __all__ = [
     "Version",
     "batch_write",
     "better",
+    "dedupe_key",
+    "imported_write",
     "live_write",
     "merge",
     "strength",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Literal
 from uuid import UUID
 
@@ -70,10 +68,4 @@ def _users(trajectories: Sequence[Trajectory]) -> Counter[UUID]:
     return Counter(memory for one in used for memory in sorted(one))
 
 
-def dedupe_key(question: str, outcome: str) -> str:
-    """SHA-256 (hex) of a question, whatever its letter case and spacing, with an outcome."""
-    text = " ".join(unicodedata.normalize("NFKC", question).casefold().split())
-    return sha256(f"{text}\x1f{outcome}".encode()).hexdigest()
-
-
-__all__ = ["Kept", "credits_of", "dedupe_key", "keep"]
+__all__ = ["Kept", "credits_of", "keep"]

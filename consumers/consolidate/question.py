@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from consumers.consolidate.classify import category_of, classification
-from consumers.consolidate.keep import Kept, credits_of, dedupe_key, keep
+from consumers.consolidate.keep import Kept, credits_of, keep
 from consumers.replies import free_text
 from consumers.requests import (
     NO_ROLLOUT,
@@ -19,7 +19,7 @@ from consumers.requests import (
 )
 from consumers.trace import trace
 from mia_events.effects import Call, ReadRollouts, Wanted, ask, ask_all
-from mia_events.memories import live_write
+from mia_events.memories import dedupe_key, live_write
 from mia_events.quoting import clean, quote
 from mia_events.steps import MemoryWrite, Plan, Step, Task
 from mia_events.trajectory import Trajectory, follow_all

@@ -81,6 +81,11 @@ class Stream:
         """True when nothing can follow."""
         return self.status == "ended"
 
+    @property
+    def imports(self) -> bool:
+        """True when it brought memories from a file."""
+        return self.entries[0].row.type == "memory.imported"
+
     def of(self, *types: str) -> list[Entry]:
         """Its events of some types."""
         return [entry for entry in self.entries if entry.row.type in types]

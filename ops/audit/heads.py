@@ -109,6 +109,7 @@ def _owned(book: Book) -> dict[UUID, Kind]:
     owned |= dict.fromkeys((b.id for b in book.history.batches), Kind.BATCH)
     owned |= dict.fromkeys((row.id for row in book.history.letters), Kind.FACT)
     owned |= dict.fromkeys((row.id for row in book.history.labels), Kind.FACT)
+    owned |= {stream.id: Kind.FACT for stream in book.streams.values() if stream.imports}
     if book.run.run_no > 0:
         owned[book.run.id] = Kind.RUN
         if not book.live:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from hashlib import sha256
+from typing import Final
 from uuid import UUID
 
 from mia_events import topics
@@ -13,6 +14,8 @@ from ops.audit.book import Book, Entry, Stream
 from ops.audit.findings import Check, Findings
 from ops.audit.origins import PREEMPTING, Origin, origin
 from schemas.events import event_type
+
+_FACTS: Final = ("dead_letter", "label.received", "memory.imported")
 
 
 def check_streams(book: Book, findings: Findings) -> None:
@@ -107,10 +110,10 @@ def _walk(stream: Stream, findings: Findings) -> None:
 
 
 def _fact(entry: Entry, findings: Findings) -> None:
-    if entry.row.seq != 1 or entry.row.type not in ("dead_letter", "label.received"):
+    if entry.row.seq != 1 or entry.row.type not in _FACTS:
         findings.add(
             Check.TRANSITION,
-            f"{entry.where}: a fact has one event, a dead letter or a label",
+            f"{entry.where}: a fact has one event: {', '.join(_FACTS)}",
             entry.row.stream,
             entry.row.seq,
         )

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from storage.postgres.pool import Connection
 
 _Q = queries("memory")
+#: Of every vector.
+DIMENSIONS: Final = 384
 #: Up to so many memories in use, a scope is searched exactly: a few milliseconds, and full recall
 #: however small its share of the index is.
 EXACT_UP_TO: Final = 10_000
@@ -230,4 +232,4 @@ def _remembered(row: Any, score: float) -> Remembered:
     )
 
 
-__all__ = ["EXACT_UP_TO", "PostgresMemory", "write_memories"]
+__all__ = ["DIMENSIONS", "EXACT_UP_TO", "PostgresMemory", "write_memories"]

@@ -5,7 +5,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from consumers.consolidate.keep import credits_of, dedupe_key, keep
+from consumers.consolidate.keep import credits_of, keep
 from consumers.consolidate.merge import merge
 from consumers.consolidate.question import consolidate
 from mia_events.effects import (
@@ -17,6 +17,7 @@ from mia_events.effects import (
     Vectors,
 )
 from mia_events.lifecycle import Kind
+from mia_events.memories import dedupe_key
 from mia_events.trajectory import follow
 from schemas.envelope import encode_payload
 from schemas.events import (
