@@ -1,5 +1,6 @@
 """`POST /retrieve` of the real process, as any client of the contract sees it."""
 
+import asyncio
 import json
 import time
 import urllib.error
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from consumers.effects.model_client import Endpoint
 from ops.embedded.state import free_port
 from ops.retrieval.config import RetrievalConfig
 from tests.support.retrieval import served
+from tests.support.scripted_model import ScriptedModel
 
 _PASSAGES = (
     ("p0", "Waverley\nWaverley is a novel by Walter Scott, published in 1814."),
@@ -160,3 +163,30 @@ def test_a_service_without_passages_ends_in_words(tmp_path: Path) -> None:
     assert 1 == process.returncode
     assert b"holds no .jsonl file" in said
     assert b"Set retrieval.passages" in said
+
+
+async def test_without_its_embedder_a_service_with_vectors_says_so(tmp_path: Path) -> None:
+    """It builds with the embedder, and answers 503 without: there is no silent step down."""
+    passages, port, model = tmp_path / "p.jsonl", free_port(set()), ScriptedModel()
+    await asyncio.to_thread(passages.write_text, '{"id": "a", "contents": "Waverley"}')
+    await model.start()
+    config = RetrievalConfig(
+        passages=str(passages),
+        folder=str(tmp_path / "index"),
+        top_k=1,
+        port=port,
+        embedder=Endpoint(base_url=model.base_url),
+        model="scripted",
+    )
+    base = f"http://127.0.0.1:{port}"
+    with served(config):
+        try:
+            await asyncio.to_thread(_until_ready, base)
+            status, found = await asyncio.to_thread(_ask, base, queries=["zebra"])
+            assert (200, "a") == (status, found["result"][0][0]["id"])
+        finally:
+            await model.stop()
+        status, found = await asyncio.to_thread(_ask, base, queries=["Waverley"])
+        assert 503 == status
+        assert "the embedder does not answer" in found["error"]
+        assert 200 == (await asyncio.to_thread(_call, f"{base}/health"))[0]
