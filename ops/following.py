@@ -1,7 +1,8 @@
 """A question followed as it goes, and how its events are told to programs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from schemas.envelope import decode_payload
 from schemas.events import QuestionAnswered
 from storage.postgres.history import PostgresHistory, QuestionState, StoredEvent, place_after
 
-__all__ = ["Seen", "follow", "outcome_of", "told"]
+__all__ = ["Seen", "follow", "in_order", "outcome_of", "told"]
 
 LOOK_EVERY_S: Final = 0.2
 
@@ -34,12 +35,22 @@ async def follow(
     """Look again and again, also when nothing is new; the last look sees the question's end."""
     while True:
         state = await history.question(question)
-        events = await history.steps(state.run_no, question, place) if state else []
+        events = in_order(await history.steps(state.run_no, question, place)) if state else []
         place = place_after(place, events)
         yield Seen(state, tuple(events), tuple(place))
         if state is not None and state.closed:
             return
         await asyncio.sleep(every_s)
+
+
+def in_order(events: Iterable[StoredEvent]) -> list[StoredEvent]:
+    """Return events by time, those of a stream by number: workers' clocks may disagree."""
+    ranked: list[tuple[datetime, int, StoredEvent]] = []
+    latest: dict[int, datetime] = {}
+    for event in sorted(events, key=lambda event: event.seq):
+        latest[event.slot] = max(event.at, latest.get(event.slot, event.at))
+        ranked.append((latest[event.slot], event.slot, event))
+    return [event for *_, event in sorted(ranked, key=lambda one: (*one[:2], one[2].seq))]
 
 
 def told(event: StoredEvent) -> dict[str, Any]:

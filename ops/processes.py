@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from consumers.effects.model_client import Endpoint
 from consumers.tools.retrieval import RetrievalService
 from mia_events import topics
+from ops.api.child import api_child
 from ops.connect import Connections, connections_to
 from ops.database import prepare_database, prepare_topics
 from ops.defaults import make_default_run
@@ -88,7 +89,7 @@ class Preparation:
 
 
 def children(settings: Settings, home: Home, where: Endpoints) -> list[ChildSpec]:
-    """Return the model servers, the retrieval service and the workers that the settings ask for.
+    """Return the model servers, the services and the workers that the settings ask for.
 
     The judge, who reads labels, and admission, which takes them in, are processes of their own.
     """
@@ -96,11 +97,13 @@ def children(settings: Settings, home: Home, where: Endpoints) -> list[ChildSpec
     models = endpoints(settings, embedded_ports(servers))
     service = retrieval_child(settings, home, models)
     specs = [*(server.spec() for server in servers), *([service] if service else [])]
+    connections = connections_to(settings, where)
+    prepare = Preparation(settings, connections)
+    if api := api_child(settings, home, connections, prepare):
+        specs.append(api)
     if not settings.embedded.workers:
         return specs
-    connections = connections_to(settings, where)
     retrieval = retrieval_service(settings, service.port if service else 0)
-    prepare = Preparation(settings, connections)
     for name, stages in _division(settings.worker.processes).items():
         config = worker_config(settings, connections, models, stages, retrieval)
         specs.append(_spec(name, config, prepare, settings))

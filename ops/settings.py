@@ -16,6 +16,7 @@ import msgspec
 from ops.errors import Refused
 
 __all__ = [
+    "ApiSettings",
     "EmbeddedSettings",
     "KafkaSettings",
     "ModelSettings",
@@ -129,6 +130,20 @@ class WorkerSettings(_Section, frozen=True):
     processes: int = 1
 
 
+class ApiSettings(_Section, frozen=True):
+    """The HTTP interface. `mia up` serves it when it is `enabled`, `mia api` in any case.
+
+    A port of 0 picks a free one and keeps it. `token_file` names what clients must send; without
+    one the state folder gets one, which does for this machine only.
+    """
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
+    token_file: str = ""
+    max_body_kb: Annotated[int, msgspec.Meta(ge=1, le=4_000)] = 900
+
+
 class EmbeddedSettings(_Section, frozen=True):
     """The processes that `mia up` starts itself. A port of 0 picks a free one and keeps it.
 
@@ -164,6 +179,7 @@ class Settings(_Section, frozen=True):
     models: ModelsSettings = ModelsSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     worker: WorkerSettings = WorkerSettings()
+    api: ApiSettings = ApiSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()
 
 

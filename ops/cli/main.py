@@ -54,6 +54,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "erase": ("archive:erase", "Erase the payload of one event for good."),
         "backup": ("backup:backup", "Write the database and the artifacts of a running stack."),
         "restore": ("backup:restore", "Fill an empty stack from a backup."),
+        "api": ("api:api", "Serve the HTTP interface until Ctrl-C."),
         "worker": ("worker:worker", "Work until Ctrl-C."),
     }
 )

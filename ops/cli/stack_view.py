@@ -138,3 +138,8 @@ def print_up(home: Home, said: Report, remark: str) -> None:
     password = f"  (user postgres, password in {secret})" if secret.exists() else ""
     out.print(f"  kafka     {said.bootstrap_servers}", markup=False)
     out.print(f"  postgres  {said.postgres}{password}", markup=False)
+    api = next((child.port for child in said.children if child.name == "api"), 0)
+    if api:
+        token = home.secret("api-token")
+        known = f"  (token in {token})" if token.exists() else ""
+        out.print(f"  api       http://127.0.0.1:{api}{known}", markup=False)

@@ -19,7 +19,7 @@ FROM (
     SELECT r.id, r.number + 1 FROM rollout AS r WHERE r.question = $2
 ) AS s
 JOIN event AS e ON e.run_no = $1 AND e.stream = s.stream AND e.seq > coalesce(($3::int[])[s.slot + 1], 0)
-ORDER BY e.at, e.kind DESC, e.stream, e.seq
+ORDER BY s.slot, e.seq
 
 -- name: event
 -- An event by id. Partitions are asked one by one: a unique index is on (run, id).
