@@ -20,7 +20,7 @@ from mia_events.effects import (
     ToolResult,
     UseTool,
 )
-from mia_events.steps import Poison
+from mia_events.steps import OutcomeUnknown, Poison
 
 if TYPE_CHECKING:
     from consumers.effects.model_client import ModelClient
@@ -91,6 +91,9 @@ class RealPerformer:
                 asyncio.to_thread(run_tool, effect, documents), timeout=limit
             )
         except TimeoutError:
+            if not effect.idempotent:
+                message = f"{effect.tool} gave no result within {limit:g} s, and may have acted"
+                raise OutcomeUnknown(message) from None
             return ToolResult(ok=False, text=f"{effect.tool} gave no result within {limit:g} s")
 
     async def _passages(self, sha256: str | None) -> tuple[Paragraph, ...]:

@@ -14,6 +14,7 @@ import structlog
 from consumers.runner.drive import Ask, Drive
 from mia_events.commits import step_commit
 from mia_events.lifecycle import TABLES, advance
+from mia_events.quoting import clean
 from mia_events.steps import Late, Poison
 from schemas.envelope import Unreadable, encode_payload
 from schemas.events import event_type
@@ -191,7 +192,7 @@ class Attempts:
             )
             raise
         record = encode_payload(task.command) if not history else history[-1]
-        text = f"{type(error).__name__}: {error}"[:2000]
+        text = clean(f"{type(error).__name__}: {error}")[:2000]
         self._emit(
             await self._ledger.dead_letter(
                 DeadLetterRow(
