@@ -1,6 +1,7 @@
 """What a simulation is about: a run's shape, who works on it, and what goes wrong."""
 
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -32,6 +33,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float | None = None
     moody: bool = False  #: the model answers the same request differently every time
     cautious: bool = False  #: the tool must not be repeated on a guess
+    judge: str = "supervised"
+    executor_grammar: str = "json"
     deadly_rate: float = 0.0  #: executor turns that end the process that handles them, always
     faults: Faults = CALM
 
@@ -54,6 +57,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             lease_s=random.choice([0.5, 1.0, 4.0]),
             deadly_rate=random.choice([0.0, 0.0, 0.0, 0.1]),
             faults=Faults.drawn(random),
+            judge=random.choice(["supervised", "supervised", "unsupervised"]),
+            executor_grammar=random.choice(["json", "json", "tags"]),
         )
 
     @staticmethod
@@ -77,12 +82,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         """What the outcome depends on; the rest is how it comes about."""
         return (
             self.seed, self.mode, self.questions, self.rollouts, self.batch_size, self.lag,
-            self.deadline_s,
+            self.deadline_s, self.judge, self.executor_grammar,
         )  # fmt: skip
 
     def manifest(self) -> Manifest:
         """The run's manifest."""
+        values: dict[str, Any] = {"judge": self.judge, "executor_grammar": self.executor_grammar}
         return Manifest(
+            **values,
             mode=self.mode,
             rollouts=self.rollouts,
             batch_size=self.batch_size,

@@ -25,6 +25,26 @@ def test_it_holds_prompts_models_and_the_code() -> None:
     assert code_version() == manifest.code_version != ""
 
 
+def test_it_holds_how_each_role_samples_and_how_long_its_context_is() -> None:
+    """What a request depends on is pinned, so that a later setting changes no run."""
+    environ = {
+        "MIA_MODELS__EXECUTOR__CONTEXT_TOKENS": "32768",
+        "MIA_MODELS__PLANNER__SAMPLING__TOP_P": "0.9",
+    }
+    roles = manifest_of(load_settings(environ=environ)).roles
+    assert (32_768, 1.0) == (roles["executor"].context_tokens, roles["executor"].top_p)
+    assert (8_192, 0.9) == (roles["planner"].context_tokens, roles["planner"].top_p)
+
+
+def test_a_run_chooses_its_judge_and_the_language_of_its_executor() -> None:
+    """Supervised and JSON, unless it says otherwise."""
+    settings = load_settings(environ={})
+    plain = manifest_of(settings)
+    assert ("supervised", "json", False) == (plain.judge, plain.executor_grammar, plain.train)
+    chosen = manifest_of(settings, judge="unsupervised", executor_grammar="tags")
+    assert ("unsupervised", "tags") == (chosen.judge, chosen.executor_grammar)
+
+
 def test_a_reader_sees_the_prompts_digest() -> None:
     """The texts are long; what tells two sets apart is their digest."""
     told = shown(manifest_of(load_settings(environ={})))
@@ -38,6 +58,8 @@ def test_a_reader_sees_the_prompts_digest() -> None:
         ({"rollouts": 0}, "rollouts"),
         ({"lag": -1}, "lag"),
         ({"seed": "x"}, "seed"),
+        ({"judge": "jury"}, "judge"),
+        ({"executor_grammar": "xml"}, "executor_grammar"),
         ({"deterministic": True}, "needs batches"),
         ({"deterministic": True, "mode": "batch", "question_deadline_s": 3.0}, "no limits of time"),
     ],
