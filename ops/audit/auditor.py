@@ -21,6 +21,7 @@ from ops.audit.labels import count_labels
 from ops.audit.learned import check_learned
 from ops.audit.log import LogUnreachable, Retained, read_topics
 from ops.audit.questions import check_questions
+from ops.audit.rebuilt import check_rebuilt
 from ops.audit.report import CannotAudit, OpenQuestion, Report, RunReport
 from ops.audit.streams import check_streams
 from ops.audit.topics import AUDITED, LedgerSide, TopicCount, check_facts, check_records, strangers
@@ -90,6 +91,7 @@ def check_book(book: Book, findings: Findings, *, closed: bool = False) -> None:
     check_batches(book, findings)
     check_effects(book, findings)
     check_learned(book, findings)
+    check_rebuilt(book, findings)
 
 
 def judge_topics(
@@ -176,8 +178,8 @@ def digest_of(history: History) -> str:
             outcome=m.outcome,
             from_gen=m.from_gen,
             until_gen=m.until_gen,
-            uses=credits_[m.id],
-            wins=wins[m.id],
+            uses=credits_[m.id] + m.brought_uses,
+            wins=wins[m.id] + m.brought_wins,
         )
         for m in history.memories
     ]

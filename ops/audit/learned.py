@@ -47,6 +47,8 @@ def _written(book: Book, memory: MemoryRow, writer: UUID, findings: Findings) ->
             holds = generation == memory.from_gen
         case ev.QuestionConsolidated():
             holds = book.live
+        case ev.MemoryImported():
+            holds = book.live or memory.from_gen == 0
         case _:
             holds = payload is None
     findings.require(

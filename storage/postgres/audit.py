@@ -174,6 +174,23 @@ class MemoryRow(_Row, frozen=True):
     causes: Sequence[UUID]
     from_gen: int
     until_gen: int | None
+    trust: str = "distilled"
+    brought_uses: int = 0
+    brought_wins: int = 0
+
+
+class WriteRow(_Row, frozen=True):
+    """A write of a scope, `number` by `number`; `stream` and `body` are those of its event, the
+    body only when that is another run's. `stream` is None when the event is gone.
+    """
+
+    number: int
+    generation: int
+    run_no: int
+    event_id: UUID
+    cap: int | None
+    stream: UUID | None
+    body: bytes | None = None
 
 
 class CreditRow(_Row, frozen=True):
@@ -202,6 +219,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[LabelRow, ...] = ()
     memories: tuple[MemoryRow, ...] = ()
     credits: tuple[CreditRow, ...] = ()
+    writes: tuple[WriteRow, ...] = ()
     gold: tuple[GoldRow, ...] = ()
 
 
@@ -264,6 +282,7 @@ class AuditReader:
             labels=await self._rows("labels", LabelRow, number),
             memories=await self._rows("memories", MemoryRow, run.scope),
             credits=await self._rows("credits", CreditRow, run.scope),
+            writes=await self._rows("writes", WriteRow, run.scope, number),
             gold=await self._rows("gold", GoldRow, number) if labels else (),
         )
 
@@ -302,4 +321,5 @@ __all__ = [
     "QuestionRow",
     "RolloutRow",
     "RunRow",
+    "WriteRow",
 ]

@@ -63,7 +63,7 @@ JOIN label AS f ON f.id = l.id WHERE f.run_no = $1
 
 -- name: memories
 -- All memory versions of a scope.
-SELECT id, version, dedupe_key, outcome, text, question, causes, from_gen, until_gen
+SELECT id, version, dedupe_key, outcome, text, question, causes, from_gen, until_gen, trust, brought_uses, brought_wins
 FROM memory WHERE scope = $1 ORDER BY dedupe_key, version
 
 -- name: credits
@@ -73,3 +73,10 @@ SELECT memory, question, gen, won FROM memory_credit WHERE memory IN (SELECT m.i
 -- name: topics
 -- When each topic was last made.
 SELECT name, created_at FROM topic
+
+-- name: writes
+-- The writes of a scope in order, each with its event; the payload only of other runs' events.
+SELECT w.number, w.generation, w.run_no, w.event_id, w.cap, e.stream,
+       CASE WHEN w.run_no <> $2 THEN e.body END AS body
+FROM memory_write AS w LEFT JOIN event AS e ON e.run_no = w.run_no AND e.id = w.event_id
+WHERE w.scope = $1 ORDER BY w.number

@@ -1,5 +1,6 @@
 """Memories from a file, on Postgres: traceable, once, and the same when they are written again."""
 
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ import pytest
 
 from mia_events.effects import Recall
 from mia_events.steps import Manifest, RunView
+from ops.audit.auditor import check_book
+from ops.audit.book import Book
+from ops.audit.findings import Findings
 from ops.cli.memory import _kept
 from producers.memory_file import read_memories, write_memories
 from schemas.envelope import decode_payload
 from schemas.events import MemoryCandidate, MemoryImported
+from storage.postgres.audit import AuditReader
 from storage.postgres.ledger import PostgresLedger
 from storage.postgres.memory import DIMENSIONS, PostgresMemory
 from storage.postgres.memory_import import NotNow, import_part
@@ -140,6 +145,41 @@ async def test_a_scope_is_listed_as_of_any_generation(ledger: PostgresLedger) ->
     assert (2, 4, 2, 1, 4) == (
         stats.in_use, stats.versions, stats.retired, stats.evicted, stats.generation,
     )  # fmt: skip
+
+
+async def _faults(dsn: str, run: RunView) -> list[str]:
+    findings = Findings()
+    async with AuditReader.connect(dsn) as reader:
+        (row,) = [one for one in await reader.runs() if one.run_no == run.run_no]
+        check_book(Book(await reader.history(row)), findings)
+    return [fault.what for fault in findings.kept]
+
+
+async def test_what_is_stored_is_what_the_events_make(
+    ledger: PostgresLedger, prepared: str
+) -> None:
+    """Through versions, evictions and records; a changed text, a lost row and a row too many show.
+
+    The auditor makes the memories again with other code than wrote them.
+    """
+    run = await _run(ledger, memory_cap=4)
+    chance = random.Random(5)
+    for number in range(12):
+        many = {str(chance.randrange(8)): chance.randrange(1, 9) for _ in range(3)}
+        new = [_imported(key, "w " * size, uses=size, wins=1) for key, size in many.items()]
+        await import_part(ledger.pool, run, _part(run, *new, number=number))
+    stats = await MemoryViews(ledger.pool).stats(run.scope)
+    assert stats.evicted > 0
+    assert stats.retired > stats.evicted
+    assert [] == await _faults(prepared, run)
+    for planted, told in (
+        ("UPDATE memory SET text = 'else' WHERE scope = $1 AND until_gen IS NULL", "is not what"),
+        ("DELETE FROM memory WHERE scope = $1 AND until_gen IS NOT NULL", "is lost"),
+        ("DELETE FROM memory_write WHERE scope = $1 AND number = 12", "is no write of scope"),
+    ):
+        async with ledger.pool.acquire() as connection:
+            await connection.execute(planted, run.scope)
+        assert any(told in fault for fault in await _faults(prepared, run)), planted
 
 
 async def test_a_memory_that_is_not_there_is_said_so(ledger: PostgresLedger) -> None:

@@ -35,6 +35,7 @@ from storage.postgres.audit import (
     QuestionRow,
     RolloutRow,
     RunRow,
+    WriteRow,
 )
 
 __all__ = [
@@ -274,6 +275,12 @@ def _rows(script: _Script) -> dict[str, Any]:
                 id=MEMORY, version=1, dedupe_key="key", outcome="success", text="do this",
                 question="q", causes=(QUESTIONS[0], script.streams[LEARNER][-1].id), from_gen=1,
                 until_gen=None,
+            ),
+        ),
+        "writes": (
+            WriteRow(
+                number=1, generation=1, run_no=1, event_id=script.streams[LEARNER][-1].id,
+                cap=100_000, stream=LEARNER,
             ),
         ),
         "credits": (CreditRow(memory=MEMORY, question=QUESTIONS[0], gen=1, won=True),),

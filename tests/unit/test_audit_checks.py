@@ -242,7 +242,14 @@ PLANTED: list[tuple[str, set[Check], Plant]] = [
         {Check.RECALL, Check.MEMORY},
         row("memories", 0, until_gen=1),
     ),
-    ("a memory that there is not", {Check.RECALL}, row("memories", 0, version=2)),
+    ("a memory that there is not", {Check.RECALL, Check.MEMORY}, row("memories", 0, version=2)),
+    ("a memory that says something else", {Check.MEMORY}, row("memories", 0, text="do that")),
+    ("a memory of another outcome", {Check.MEMORY}, row("memories", 0, outcome="failure")),
+    ("a memory with a record from nowhere", {Check.MEMORY}, row("memories", 0, brought_uses=9)),
+    ("a memory that pretends to be learned", {Check.MEMORY}, row("memories", 0, trust="imported")),
+    ("a memory lost", {Check.MEMORY, Check.RECALL}, without("memories", 0)),
+    ("a credit of another generation", {Check.MEMORY}, row("credits", 0, gen=2)),
+    ("a write of memories that is not logged", {Check.MEMORY}, without("writes", 0)),
     ("a memory that nobody wrote", {Check.MEMORY}, row("memories", 0, causes=())),
     ("a credit that was not given", {Check.MEMORY}, row("credits", 0, won=False)),
     ("a credit lost", {Check.MEMORY}, without("credits", 0)),
@@ -344,6 +351,7 @@ def test_a_live_run_has_no_batches() -> None:
         events=tuple(e for e in history.events if e.kind not in (3, 4)),
         active=tuple(a for a in history.active if a.kind != 4),
         memories=tuple(new(m, causes=(consolidated,)) for m in history.memories),
+        writes=tuple(new(w, event_id=consolidated, stream=QUESTIONS[0]) for w in history.writes),
         questions=tuple(new(q, batch=None) for q in history.questions),
     )
     for number, question in enumerate(QUESTIONS):
