@@ -4,15 +4,19 @@ which memories leave when there are too many.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
 from mia_events.steps import MemoryWrite
 from schemas.events import MemoryCandidate, MemoryImported, MemoryUse, QuestionConsolidated
+
+_TENANT: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +41,18 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     causes: tuple[UUID, ...]
     uses: int
     wins: int
+
+
+def scope_of(run: UUID, tenant: str, shared: str | None) -> str:
+    """Where a run's memories are: in a scope of its own, or in one that runs of its tenant share.
+
+    Scopes of two tenants never have the same name, whatever they are called. Raises `ValueError`
+    for a tenant's name that is none.
+    """
+    if not _TENANT.fullmatch(tenant):
+        message = f"{tenant!r} is no tenant: use up to 63 of a-z, 0-9, _ and -, a letter first"
+        raise ValueError(message)
+    return f"run:{run}" if shared is None else f"{tenant}/{shared}"
 
 
 def live_write(
@@ -172,6 +188,7 @@ __all__ = [
     "imported_write",
     "live_write",
     "merge",
+    "scope_of",
     "strength",
     "surplus",
 ]

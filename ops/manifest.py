@@ -66,6 +66,10 @@ def _check(manifest: Manifest) -> None:
     for name, least in (("rollouts", 1), ("batch_size", 1), ("lag", 0), ("max_in_flight", 1)):
         if getattr(manifest, name) < least:
             raise Refused(f"{name} must be at least {least}", "Give another number.")
+    if manifest.memory_cap < 1 or not 0 <= manifest.memory_frequency <= 1:
+        raise Refused(
+            "a scope keeps a memory at least", "memory_cap >= 1, memory_frequency 0 to 1."
+        )
     if manifest.deterministic and manifest.mode != "batch":
         raise Refused("a deterministic run needs batches", "Add --mode batch.")
     if manifest.deterministic and _timed(manifest):

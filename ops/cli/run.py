@@ -44,6 +44,9 @@ class RunOptions:
         question_deadline: Seconds after which a question fails.
         batch_linger: Seconds after which a batch that is not full closes.
         batch_deadline: Seconds after which an open batch ends with what it has.
+        memory_cap: Memories in use at most; above, the weakest retire.
+        memory_frequency: Weight of the paper's term for memories used seldom (paper: 0.3).
+        memory_search: hybrid (default): what a question means and its words; vector: the former.
     """
 
     mode: Literal["live", "batch"] | None = None
@@ -59,6 +62,9 @@ class RunOptions:
     question_deadline: float | None = None
     batch_linger: float | None = None
     batch_deadline: float | None = None
+    memory_cap: int | None = None
+    memory_frequency: float | None = None
+    memory_search: Literal["hybrid", "vector"] | None = None
 
     def chosen(self) -> dict[str, Any]:
         """Return the fields of a manifest; None for what was not chosen."""
@@ -71,15 +77,22 @@ _NOTHING_CHOSEN = RunOptions()
 
 @runs.command
 def create(
-    name: str, /, *, options: Annotated[RunOptions, Parameter(name="*")] = _NOTHING_CHOSEN
+    name: str,
+    /,
+    *,
+    options: Annotated[RunOptions, Parameter(name="*")] = _NOTHING_CHOSEN,
+    tenant: str = "default",
+    share: str | None = None,
 ) -> None:
     """Make a run. Its manifest pins prompts, models and these settings for good.
 
     Args:
         name: What questions call it.
         options: See there.
+        tenant: Whose run it is; no tenant sees another's memories.
+        share: Share memories with the live runs of this tenant that name the same.
     """
-    waiting_for(_create(name, options.chosen()))
+    waiting_for(_create(name, options.chosen(), tenant, share))
     console().print(f"run {name} takes questions: mia publish FILE --run {name}", markup=False)
 
 
@@ -149,12 +162,14 @@ def cancel(name: str, /) -> None:
     console().print(f"run {name} is cancelled; {cut} open questions ended with it", markup=False)
 
 
-async def _create(name: str, chosen: dict[str, Any]) -> None:
+async def _create(name: str, chosen: dict[str, Any], tenant: str, share: str | None) -> None:
     manifest = manifest_of(load_settings(), **chosen)
+    if share is not None and manifest.mode != "live":
+        raise Refused("a run with batches has memories of its own", "Leave out --share.")
     async with connected("mia_admit") as at:
         try:
-            await at.runs.create(name, manifest)
-        except RunExists as error:
+            await at.runs.create(name, manifest, tenant=tenant, scope=share)
+        except (RunExists, ValueError) as error:
             raise Refused(str(error), "") from error
 
 

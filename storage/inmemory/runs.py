@@ -8,6 +8,7 @@ import msgspec
 
 from mia_events import ids
 from mia_events.lifecycle import RUN, Kind, advance
+from mia_events.memories import scope_of
 from mia_events.steps import Manifest
 from schemas import events as ev
 from schemas.envelope import encode_payload
@@ -28,7 +29,11 @@ class InMemoryRuns:
         run_id = ids.named_id(ids.NAMESPACE, f"run:{name}")
         digest = sha256(msgspec.json.encode(manifest)).hexdigest()
         run = self._db.runs[number] = RunRow(
-            run_no=number, id=run_id, name=name, scope=scope or f"run:{run_id}", manifest=manifest
+            run_no=number,
+            id=run_id,
+            name=name,
+            scope=scope_of(run_id, "default", scope),
+            manifest=manifest,
         )
         created = ev.RunCreated(name=name, manifest_sha256=digest)
         append_run_event(self._db, run, created, ids.event_id(run_id, 1))

@@ -12,6 +12,7 @@ import msgspec
 from mia_events import ids
 from mia_events.chain import GENESIS, chain_hash
 from mia_events.lifecycle import RUN, Kind, advance
+from mia_events.memories import scope_of
 from schemas import events as ev
 from schemas.envelope import encode_payload
 from storage.postgres.pool import answering
@@ -71,7 +72,10 @@ class PostgresRuns:
     async def create(
         self, name: str, manifest: Manifest, *, tenant: str = "default", scope: str | None = None
     ) -> int:
-        """Make a run; its number. Raises `RunExists`."""
+        """Make a run; its number. `scope` names memories that runs of one tenant share.
+
+        Raises `RunExists`, `ValueError` for a tenant's name that is none.
+        """
         run, at = uuid4(), datetime.now(UTC)
         body = msgspec.json.encode(manifest)
         created = ev.RunCreated(name=name, manifest_sha256=sha256(body).hexdigest())
@@ -82,7 +86,7 @@ class PostgresRuns:
                 run,
                 name,
                 tenant,
-                scope or f"run:{run}",
+                scope_of(run, tenant, scope),
                 manifest.mode,
                 body,
                 manifest.rollouts,

@@ -15,7 +15,9 @@ from mia_events.effects import Recall, Remembered
 from mia_events.steps import Manifest, MemoryWrite
 from schemas import events as ev
 from schemas.events import MemoryCandidate, MemoryUse
+from storage.postgres.ledger import PostgresLedger
 from storage.postgres.memory import PostgresMemory, write_memories
+from storage.postgres.runs import PostgresRuns
 from tests.contract.workbench import Workbench, candidate
 
 _AXIS = (1.0, *(0.0,) * 383)
@@ -381,3 +383,28 @@ async def test_the_indexes_find_what_exact_search_finds(
     assert 20 == len(exact.items)
     shared = {one.id for one in exact.items} & {one.id for one in indexed.items}
     assert 19 <= len(shared)
+
+
+async def test_tenants_never_share_memories(workbench: Workbench, prepared: str) -> None:
+    """Runs of one tenant that name the same scope share it; another tenant's do not."""
+    ledger = await PostgresLedger.open(prepared, size=1)
+    runs, name = PostgresRuns(ledger.pool), uuid4().hex
+    scopes = []
+    try:
+        for tenant, shared in (
+            ("a", name),
+            ("a", name),
+            ("b", name),
+            ("b", None),
+            ("b", f"a/{name}"),
+        ):
+            number = await runs.create(uuid4().hex, Manifest(), tenant=tenant, scope=shared)
+            scopes.append((await ledger.run(number)).scope)
+        with pytest.raises(ValueError, match="no tenant"):
+            await runs.create(uuid4().hex, Manifest(), tenant="a/b", scope="c")
+    finally:
+        await ledger.close()
+    assert scopes[0] == scopes[1]
+    assert 4 == len(set(scopes))
+    await _write(workbench, scopes[0], candidate("k", "a's"), generation=1)
+    assert [[], [], []] == [await _recall(workbench, scope, None) for scope in scopes[2:]]
