@@ -122,6 +122,8 @@ def _documents(value: Any) -> tuple[Paragraph, ...]:  # noqa: ANN401 - as JSON h
         return ()
     try:
         found = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(found, list):
+            raise TypeError("no list")  # noqa: TRY301 - told below, as every other fault
         return tuple(_passage(number, one) for number, one in enumerate(found, 1))
     except (ValueError, TypeError, KeyError):
         raise ValueError("the documents are no list of passages") from None

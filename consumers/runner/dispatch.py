@@ -94,8 +94,8 @@ class Dispatcher:
         return bool(self._waiting) or self.busy >= self._slots
 
     def urgent_room(self) -> int:
-        """How many more urgent commands could start."""
-        return max(0, self._slots + self._reserve - self.busy - len(self._urgent))
+        """How many more urgent commands may wait here, to take the next slots that come free."""
+        return self._slots - len(self._urgent)
 
     def full(self) -> bool:
         """Enough waits: the log should hold the rest."""

@@ -38,7 +38,7 @@ class Express:
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             room = self._dispatcher.urgent_room()
-            if not self._dispatcher.crowded or not room:
+            if not self._dispatcher.crowded or room <= 0:
                 continue
             try:
                 await self._offer(room)

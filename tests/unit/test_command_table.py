@@ -1,8 +1,10 @@
 """The table of commands: each is there, says what it says, and costs nothing until it is asked."""
 
 import importlib
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cyclopts import App
@@ -39,3 +41,11 @@ def test_help_and_status_import_no_client(arguments: tuple[str, ...]) -> None:
     )
     assert "" == done.stderr
     assert done.stdout
+
+
+def test_every_command_is_in_the_documentation() -> None:
+    """docs/cli.md says in one place what there is."""
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    words = set(re.findall(r"[a-z]+", " ".join(re.findall(r"`[^`]+`", text))))
+    assert set() == set(COMMANDS) - words

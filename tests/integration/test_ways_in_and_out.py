@@ -1,0 +1,283 @@
+"""What people and programs use, over a real Kafka and Postgres: ask, label, report, events, HTTP.
+
+The model is scripted and slow enough for a queue to form; workers have few slots.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.embedded.state import free_port
+from tests.integration.test_embedded_lifecycle import Mia
+from tests.support.scripted_model import spawn
+from tests.support.stack import new_home
+
+_SLOW = ("--latency", "fixed", "--latency-s", "0.2", "--malformed-rate", "0")
+_SECRET = "the sealed river 7f3a"
+_PATIENCE_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def mia() -> Iterator[Mia]:
+    """Give the command on a stack that is up, with the HTTP interface."""
+    home, port = new_home(), free_port(set())
+    with spawn(port, "--model", "scripted", *_SLOW) as base_url:
+        mia = Mia(
+            home,
+            MIA_EMBEDDED__WORKERS="true",
+            MIA_API__ENABLED="true",
+            MIA_WORKER__SLOTS="8",
+            MIA_MODELS__DEFAULT__BASE_URL=base_url,
+            MIA_MODELS__DEFAULT__MODEL="scripted",
+        )
+        try:
+            mia.up()
+            yield mia
+        finally:
+            stopped = mia("down")
+            shutil.rmtree(home, ignore_errors=True)
+        assert stopped.returncode == 0, stopped.stderr
+
+
+class Http:
+    """The interface as a program sees it."""
+
+    def __init__(self, mia: Mia) -> None:
+        (port,) = [c["port"] for c in mia.status()["children"] if c["name"] == "api"]
+        self._base = f"http://127.0.0.1:{port}"
+        self._token = mia.home.secret("api-token").read_text()
+
+    def open(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        asked = urllib.request.Request(
+            self._base + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self._token}", **sent},
+        )
+        return urllib.request.urlopen(asked, timeout=60)
+
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        try:
+            with self.open(method, path, body, **headers) as reply:
+                return reply.status, json.load(reply)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+
+@pytest.fixture
+def http(mia: Mia) -> Http:
+    """Give the interface."""
+    return Http(mia)
+
+
+def _run(mia: Mia, *arguments: str, status: int = 0) -> str:
+    done = mia(*arguments)
+    assert status == done.returncode, done.stderr + done.stdout
+    return done.stdout
+
+
+def _lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _until(reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + _PATIENCE_S
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.3)
+
+
+def _table(folder: Path, count: int) -> Path:
+    path = folder / "bench.csv"
+    rows = [f'n{n},Which river flows through town number {n}?,"River {n}"' for n in range(count)]
+    path.write_text("\n".join(["name,query,gold", *rows]) + "\n")
+    return path
+
+
+_COLUMNS = ("--question-column", "query", "--answer-column", "gold", "--id-column", "name")
+
+
+def test_ask_shows_every_step_and_ends_with_the_answer(mia: Mia) -> None:
+    """Steps of the question and its attempt, in order, then what became of it; the id is kept."""
+    name = uuid.uuid4().hex
+    told = _lines(_run(mia, "ask", "Which river is long?", "--id", name))
+    types = [one["type"] for one in told]
+    assert ("question.asked", "outcome") == (types[0], types[-1])
+    wanted = ["rollout.planned", "turn.answered", "question.answered", "rollout.judged"]
+    assert wanted == [one for one in types if one in wanted]
+    assert ("answered", True) == (told[-1]["status"], bool(told[-1]["answer"]))
+    again = _lines(_run(mia, "ask", "Which river is long?", "--id", name))
+    assert [one["id"] for one in told] == [one["id"] for one in again]
+
+
+def test_ask_has_an_exit_status_for_no_answer_in_time_and_for_none_at_all(mia: Mia) -> None:
+    """5: it goes on without us; 4: it ended without an answer; 1: it could not be asked."""
+    late = mia("ask", "Which river is longest?", "--timeout", "0", "--id", "late")
+    assert (5, True) == (late.returncode, "mia events show" in late.stderr)
+    _run(mia, "run", "create", "hopeless", "--max-turns", "1", "--question-deadline", "0.01")
+    assert 4 == mia("ask", "Which river is hopeless?", "--run", "hopeless").returncode
+    _run(mia, "run", "create", "in-batches", "--mode", "batch")
+    refused = mia("ask", "Which river is batched?", "--run", "in-batches")
+    assert (1, True) == (refused.returncode, "live run" in refused.stderr)
+
+
+def test_a_question_passes_two_hundred_that_wait(mia: Mia, tmp_path: Path) -> None:
+    """All slots are taken and the queue is long: it starts within a second, and ends first."""
+    _run(mia, "ingest", str(_table(tmp_path, 200)), *_COLUMNS)
+    began = time.monotonic()
+    told = _lines(_run(mia, "ask", "Which river is in a hurry?"))
+    took = time.monotonic() - began
+    state = json.loads(_run(mia, "run", "show", "default"))
+    assert state["questions"]["open"] > 50, state["questions"]
+    at = {one["type"]: one["at"] for one in told if "at" in one}
+    waited = _seconds(at["question.asked"], at["question.fanned_out"])
+    assert waited < 1.0
+    assert took < 20.0
+
+
+def _seconds(first: str, second: str) -> float:
+    return (datetime.fromisoformat(second) - datetime.fromisoformat(first)).total_seconds()
+
+
+def test_ctrl_c_stops_watching_and_not_the_question(mia: Mia) -> None:
+    """It says how to look again, and looking again finds the answer."""
+    asking = subprocess.Popen(
+        mia.command("ask", "Which river is left alone?", "--id", "left"),
+        env=mia.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert asking.stdout is not None
+    question = json.loads(asking.stdout.readline())["question"]
+    asking.send_signal(signal.SIGINT)
+    _, said = asking.communicate(timeout=30)
+    assert (130, True) == (asking.returncode, f"mia events show {question} --follow" in said)
+    told = _lines(_run(mia, "events", "show", question, "--follow"))
+    assert "question.consolidated" in {one["type"] for one in told}
+
+
+def test_a_table_is_followed_to_its_end_and_reported(mia: Mia, tmp_path: Path) -> None:
+    """Columns by name, an incomplete last batch closed, and figures that add up."""
+    path = _table(tmp_path, 5)
+    _run(mia, "run", "create", "table", "--mode", "batch", "--batch-size", "3")
+    told = _lines(_run(mia, "ingest", str(path), *_COLUMNS, "-r", "table", "-f", "--close"))
+    assert {"sent": 5, "bad": 0, "total": 5} == told[0]
+    assert (5, 5, 5) == tuple(told[-1][name] for name in ("accepted", "ended", "total"))
+    figures = json.loads(_run(mia, "report", "table"))
+    assert (5, 5, 0) == tuple(figures["questions"][name] for name in ("accepted", "ended", "open"))
+    (judge,) = [one for one in figures["judges"] if one["kind"] == "supervised"]
+    assert judge["graded"] + judge["grades"].get("unjudged", 0) == figures["questions"]["answered"]
+    assert 5 == figures["scores"]["labelled"]
+    stages = {one["stage"]: one for one in figures["tokens"]}
+    assert {"plan", "execute", "judge"} <= set(stages)
+    assert all(one["prompt_tokens"] > one["calls"] for one in stages.values())
+    assert figures["turns"] >= sum(figures["tool_calls"].values())
+
+
+def test_a_label_is_sealed_and_shown_to_nobody(mia: Mia) -> None:
+    """From standard input; the story of its question names it without its value."""
+    _run(mia, "ask", "Which river is labelled?", "--id", "labelled")
+    command = mia.command("label", "default", "labelled")
+    done = subprocess.run(
+        command, env=mia.environ, input=f"{_SECRET}\n", capture_output=True, text=True, check=False
+    )
+    assert (0, True) == (done.returncode, "1 of 1 labels are sealed" in done.stdout), done.stderr
+    told = _lines(_run(mia, "ask", "Which river is labelled?", "--id", "labelled"))
+    shown = _run(mia, "events", "show", told[0]["question"])
+    assert "label.received" in shown
+    assert _SECRET not in shown
+    unknown = mia("label", "default", "nobody-asked-this", "x")
+    assert (1, True) == (unknown.returncode, "has no question" in unknown.stderr)
+
+
+def test_the_same_key_is_one_question(mia: Mia, http: Http) -> None:
+    """201, then 200 with the same id; with another text 409."""
+    body, key = {"question": "Which river has a key?"}, uuid.uuid4().hex
+    status, first = http("POST", "/questions", body, Idempotency_Key=key)
+    assert (201, "Which river has a key?") == (status, first["question"])
+    status, again = http("POST", "/questions", body, Idempotency_Key=key)
+    assert (200, first["id"]) == (status, again["id"])
+    status, refused = http("POST", "/questions", {"question": "Another?"}, Idempotency_Key=key)
+    assert (409, "key_reused") == (status, refused["error"]["code"])
+    _until(lambda: http("GET", f"/questions/{first['id']}")[1]["ended"])
+    status, found = http("GET", f"/questions/{first['id']}")
+    assert (200, "answered", True) == (status, found["status"], bool(found["answer"]))
+    nobody = uuid.uuid4()
+    assert 404 == http("GET", f"/questions/{nobody}")[0]
+    assert 404 == http("POST", "/questions", {"question": "q?", "run": "nowhere"})[0]
+
+
+def test_a_label_by_http_is_sealed(mia: Mia, http: Http) -> None:
+    """By our id of the question; it arrives where only judge and auditor read."""
+    _, asked = http("POST", "/questions", {"question": "Which river is told by HTTP?"})
+    assert 202 == http("POST", "/labels", {"question": asked["id"], "label": _SECRET})[0]
+    _until(lambda: "label.received" in _run(mia, "events", "show", asked["id"]))
+    assert 404 == http("POST", "/labels", {"question": str(uuid.uuid4()), "label": "x"})[0]
+
+
+def _events(http: Http, path: str, most: int = 1_000, **headers: str) -> list[dict[str, str]]:
+    """Read up to `most` events of a stream, then hang up."""
+    found: list[dict[str, str]] = []
+    fields: dict[str, str] = {}
+    with http.open("GET", path, **headers) as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        for raw in reply:
+            line = raw.decode().rstrip("\n")
+            name, _, value = line.partition(": ")
+            if line:
+                fields[name] = value
+            elif "data" in fields:
+                found.append(fields)
+                fields = {}
+            if len(found) == most:
+                break
+    return found
+
+
+def test_a_stream_of_steps_goes_on_where_it_broke_off(http: Http) -> None:
+    """Three events, a lost connection, the rest: together what one connection gets."""
+    _, asked = http("POST", "/questions", {"question": "Which river is streamed?"})
+    path = f"/questions/{asked['id']}/events"
+    first = _events(http, path, 3)
+    rest = _events(http, path, Last_Event_ID=first[-1]["id"])
+    whole = _events(http, path)
+    assert [one["data"] for one in whole] == [one["data"] for one in (*first, *rest)]
+    assert ("end", "answered") == (rest[-1]["event"], json.loads(rest[-1]["data"])["status"])
+    with http.open("GET", path, Last_Event_ID=rest[-1]["id"]) as reply:
+        assert 204 == reply.status
+
+
+def test_metrics_count_what_the_ledger_has(http: Http) -> None:
+    """Prometheus' text, from the ledger and not from this process."""
+    http("POST", "/questions", {"question": "Which river is counted?"})
+    with http.open("GET", "/metrics") as reply:
+        text = reply.read().decode()
+    (line,) = [x for x in text.splitlines() if x.startswith("mia_questions_in_flight")
+               and 'run="default"' in x]  # fmt: skip
+    assert float(line.rpartition(" ")[2]) >= 1
+
+
+def test_events_are_tailed_and_shown(mia: Mia) -> None:
+    """The newest of a kind; one by its id, with what it asked for."""
+    newest = _lines(_run(mia, "events", "tail", "--lines", "3", "--type", "rollout.planned"))
+    assert ["rollout.planned"] * 3 == [one["type"] for one in newest]
+    (shown,) = _lines(_run(mia, "events", "show", newest[-1]["id"]))
+    assert newest[-1]["data"] == shown["data"]
+    story = _lines(_run(mia, "events", "show", newest[-1]["question"]))
+    kinds = {effect["kind"] for one in story for effect in one["effects"]}
+    assert "call" in kinds
+    assert 1 == mia("events", "show", str(uuid.uuid4())).returncode
