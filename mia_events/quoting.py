@@ -15,6 +15,7 @@ _UNSAFE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\ud
 _BRACKET_TOKEN: Final = re.compile(r"\[(/?[A-Z_]{3,})\]")
 _NAME: Final = re.compile(r"[a-z][a-z0-9 _-]*")
 _CUT: Final = " [cut]"
+_FENCE_LINE: Final = re.compile(r'<data name="[^"<>]*">\n?|\n?</data>')
 _FENCE: Final = re.compile(r'(<data name="[^"]*">\n)([^<]*)(\n</data>)')
 
 
@@ -44,9 +45,14 @@ def quote(name: str, text: str, limit: int = 8_000) -> str:
     return f'<data name="{name}">\n{escape(clip(clean(text), limit)).strip()}\n</data>'
 
 
+def unfenced(text: str) -> str:
+    """`text` without the fences in it, as of a model that repeats its request."""
+    return _FENCE_LINE.sub("", text).strip()
+
+
 def shorten(text: str, limit: int) -> str:
     """`text` with at most `limit` characters in each of its fences, which stay whole."""
     return _FENCE.sub(lambda found: f"{found[1]}{clip(found[2], limit)}{found[3]}", text)
 
 
-__all__ = ["clean", "clip", "escape", "quote", "shorten"]
+__all__ = ["clean", "clip", "escape", "quote", "shorten", "unfenced"]

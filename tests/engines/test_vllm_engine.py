@@ -14,6 +14,10 @@ import pytest
 import pytest_asyncio
 
 from consumers.effects.model_client import Endpoint, ModelClient
+from consumers.effects.model_client import Endpoint, ModelClient
+from consumers.judge.reviews import read_review, review_schema
+from mia_events.effects import Call, Message
+from mia_events.steps import Poison
 from ops.embedded.state import Home, free_port
 from ops.embedded.supervisor import Supervisor
 from ops.embedded.vllm_server import (
@@ -56,6 +60,10 @@ class _Engines:
         ):
             answer: dict[str, Any] = await response.json()
             return answer
+
+    def client(self) -> ModelClient:
+        endpoint = Endpoint(base_url=self.chat.base_url, api_key=_KEY)
+        return ModelClient(dict.fromkeys(("planner", "judge", "executor"), endpoint))
 
     async def embed(self, texts: list[str]) -> list[list[float]]:
         body = {"model": EMBEDDING_MODEL, "input": texts}
@@ -121,6 +129,60 @@ async def test_a_reply_names_its_tokens_and_their_probabilities(engines: _Engine
     assert 0 < len(choice["token_ids"]) <= 8
     assert answer["usage"]["prompt_tokens"] == len(answer["prompt_token_ids"])
     assert all(entry["logprob"] <= 0 for entry in choice["logprobs"]["content"])
+
+
+async def test_a_trained_turn_comes_back_token_by_token(engines: _Engines) -> None:
+    """Through the client of the workers: vLLM takes the request, and everything is captured."""
+    call = Call(
+        role="planner",
+        model=CHAT_MODEL,
+        messages=(Message("user", "Plan a walk in two steps."),),
+        max_tokens=24,
+        seed=7,
+        capture_tokens=True,
+        trained=True,
+    )
+    async with engines.client() as client:
+        first, again = await client.chat(call), await client.chat(call)
+    assert "" == first.uncaptured
+    assert first.completion_tokens == len(first.token_ids) == len(first.logprobs) > 0
+    assert first.prompt_tokens == len(first.prompt_ids)
+    assert first.token_ids == again.token_ids
+
+
+async def test_a_review_is_held_to_its_schema_and_a_reply_to_its_stop_strings(
+    engines: _Engines,
+) -> None:
+    """What the judge and the executors rely on."""
+    review = Call(
+        role="judge",
+        model=CHAT_MODEL,
+        messages=(Message("user", "Is the sky blue? Review the answer: yes."),),
+        max_tokens=160,
+        schema=review_schema("validity"),
+    )
+    counted = Call(
+        role="executor",
+        model=CHAT_MODEL,
+        messages=(Message("user", "Write: one, two, three, four, five."),),
+        max_tokens=40,
+        stop=(",",),
+    )
+    async with engines.client() as client:
+        assert read_review("validity", (await client.chat(review)).text).score in range(1, 11)
+        stopped = await client.chat(counted)
+    assert "stop" == stopped.finish_reason
+    assert "," not in stopped.text
+
+
+async def test_an_unknown_model_is_a_clear_error(engines: _Engines) -> None:
+    """It names the model and the setting."""
+    call = Call(
+        role="planner", model="no-such-model", messages=(Message("user", "?"),), max_tokens=4
+    )
+    async with engines.client() as client:
+        with pytest.raises(Poison, match=r"'no-such-model'.*models\.planner\.model"):
+            await client.chat(call)
 
 
 async def test_embeddings_are_unit_vectors_that_know_what_is_alike(engines: _Engines) -> None:

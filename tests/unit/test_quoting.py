@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mia_events.quoting import clean, clip, escape, quote
+from mia_events.quoting import clean, clip, escape, quote, unfenced
 
 NASTY = st.one_of(
     st.text(),
@@ -62,3 +62,17 @@ def test_a_fence_has_a_plain_name() -> None:
     """A name that could break the fence is a programming error."""
     with pytest.raises(ValueError, match="lower-case words"):
         quote('x">', "text")
+
+
+@pytest.mark.parametrize(
+    "text,expected",
+    [
+        ('<data name="plan">\n1. Search.\n</data>', "1. Search."),
+        ('1. Search.\n<data name="question"> Who?\n</data>\n2. Ask.', "1. Search.\n Who?\n2. Ask."),
+        ('<data name="plan">\n</data>', ""),
+        ("a < b and <data> or data", "a < b and <data> or data"),
+    ],
+)
+def test_fences_that_a_model_repeats_are_taken_out(text: str, expected: str) -> None:
+    """What stands in them stays."""
+    assert expected == unfenced(text)
