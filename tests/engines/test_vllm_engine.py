@@ -14,7 +14,6 @@ import pytest
 import pytest_asyncio
 
 from consumers.effects.model_client import Endpoint, ModelClient
-from consumers.effects.model_client import Endpoint, ModelClient
 from consumers.judge.reviews import read_review, review_schema
 from mia_events.effects import Call, Message
 from mia_events.steps import Poison
