@@ -6,7 +6,9 @@ supervisor dies, gives up root for `UID` (-1: stay who we are), then becomes the
 standard library is imported, so this costs some 20 ms.
 
 `REACH` 1 keeps one capability when root is given up: to pass through folders that are closed to
-`UID`. A checkout under /root (mode 0700) would else hold neither the program nor its data.
+`UID`. A checkout under /root (mode 0700) would else hold neither the program nor its data. For
+access(2), by which Postgres' programs look for each other, the kernel drops the capabilities of
+whoever is not root unless a secure bit says otherwise.
 """
 
 import ctypes
@@ -17,6 +19,7 @@ __all__ = ["main"]
 
 _FIXED = 5
 _PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAPBSET_READ, _PR_CAP_AMBIENT = 1, 8, 23, 47
+_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP = 28, 4
 _AMBIENT_RAISE = 2
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -47,6 +50,8 @@ def _keep(capability: int) -> None:
 
 def _drop(uid: int, gid: int, *, reach: bool) -> None:
     capability = _passing_capability() if reach else -1
+    if reach:
+        _prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
     _prctl(_PR_SET_KEEPCAPS, int(reach))
     os.setgroups([])
     os.setgid(gid)

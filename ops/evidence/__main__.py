@@ -14,7 +14,10 @@ from ops.evidence.record import Evidence, path_of
 from ops.evidence.report import record
 
 #: Items that need a stack of their own, by the module that gathers them.
-_ON_A_STACK: Final = {f"core-{number}": f"ops.evidence.core{number}" for number in range(1, 7)}
+_ON_A_STACK: Final = {
+    **{f"core-{number}": f"ops.evidence.core{number}" for number in range(1, 7)},
+    "main-3": "ops.evidence.main3",
+}
 #: Items that bring what they need.
 _BY_THEMSELVES: Final = {
     "core-7": "ops.bench",

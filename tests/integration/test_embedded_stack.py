@@ -11,8 +11,13 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+<<<<<<< HEAD
 from ops.embedded.postgres import Postgres
 from ops.embedded.stack import EmbeddedStack, Endpoints
+=======
+from ops.embedded import EmbeddedStack, Endpoints
+from ops.embedded.postgres import Postgres, binaries
+>>>>>>> d29c3e0 (Replay: every step taken again from what was recorded, with other labels too; Postgres' programs in a closed folder)
 from ops.embedded.state import Home, free_port
 from ops.embedded.supervisor import Supervisor
 from tests.support.stack import StackThread, new_home, small
@@ -58,8 +63,15 @@ async def test_no_one_gets_in_without_the_password(stack: StackThread) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root has to become somebody else")
-async def test_root_keeps_postgres_data_in_a_closed_folder(tmp_path: Path) -> None:
+async def test_root_keeps_postgres_and_its_data_in_a_closed_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A checkout under /root is closed to the account that Postgres runs as, and works."""
+    package = binaries().parents[1]
+    for part in package.parent.glob(f"{package.name}*"):  # its libraries lie beside it
+        shutil.copytree(part, tmp_path / part.name, symlinks=True)
+    programs = tmp_path / package.name / "pginstall" / "bin"
+    monkeypatch.setattr("ops.embedded.postgres.binaries", lambda: programs)
     home = Home(tmp_path / "home")
     home.create()
     assert tmp_path.parent.stat().st_mode & 0o077 == 0
