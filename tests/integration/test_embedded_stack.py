@@ -11,13 +11,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-<<<<<<< HEAD
-from ops.embedded.postgres import Postgres
-from ops.embedded.stack import EmbeddedStack, Endpoints
-=======
-from ops.embedded import EmbeddedStack, Endpoints
 from ops.embedded.postgres import Postgres, binaries
->>>>>>> d29c3e0 (Replay: every step taken again from what was recorded, with other labels too; Postgres' programs in a closed folder)
+from ops.embedded.stack import EmbeddedStack, Endpoints
 from ops.embedded.state import Home, free_port
 from ops.embedded.supervisor import Supervisor
 from tests.support.stack import StackThread, new_home, small
