@@ -28,7 +28,7 @@ def again(
     other_labels: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Take every step of a run again: same handlers, replies from the ledger, no model is called.
+    """Take every step of a run again from what was recorded. No model is called.
 
     Every request and every event must come out byte for byte. Exit status 1: something differs.
 
