@@ -77,7 +77,7 @@ _CASES: Final = (
 
 async def evidence(*, short: bool = False) -> Evidence:
     """Fill a database of its own and ask; `short` takes a tenth of everything."""
-    count, asked = (10_000, 40) if short else (100_000, 200)
+    count, asked = (10_000, 30) if short else (100_000, 60)
     figures: dict[str, Any] = {"memories": count, "k": _K}
     claims: list[Claim] = []
     async with _database() as dsn:
