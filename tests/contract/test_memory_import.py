@@ -3,6 +3,7 @@
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,11 +12,14 @@ import msgspec
 import pytest
 
 from mia_events.effects import Recall
-from mia_events.steps import Manifest, RunView
+from mia_events.steps import Manifest, ModelChoice, RunView
 from ops.audit.auditor import check_book
 from ops.audit.book import Book
 from ops.audit.findings import Findings
 from ops.cli.memory import _kept
+from ops.embedded.state import free_port
+from ops.memory_import import import_file
+from ops.settings import ModelSettings, ModelsSettings, Settings
 from producers.memory_file import read_memories, write_memories
 from schemas.envelope import decode_payload
 from schemas.events import MemoryCandidate, MemoryImported
@@ -26,6 +30,7 @@ from storage.postgres.memory_import import NotNow, import_part
 from storage.postgres.memory_views import MemoryViews
 from storage.postgres.runs import PostgresRuns
 from tests.contract.workbench import candidate
+from tests.support.scripted_model import spawn
 
 _AXIS = (1.0, *(0.0,) * (DIMENSIONS - 1))
 
@@ -199,3 +204,26 @@ async def test_an_import_bound_for_another_dimension_never_half_happens(
         "SELECT count(*) FROM event WHERE run_no = $1 AND type = 'memory.imported'", run.run_no
     )
     assert 0 == count
+
+
+async def test_a_file_is_imported_once_with_vectors_from_the_embedder(
+    ledger: PostgresLedger, prepared: str, tmp_path: Path
+) -> None:
+    """A bad entry is reported by number, a repeated one left out, the same file changes nothing."""
+    entry = {"workflow_summary": "1. Search.", "judgement": "correct"}
+    entries = [{**entry, "question": f"Question {number}?"} for number in range(230)]
+    entries += [{**entry, "question": "q", "judgement": "maybe"}, entries[0]]
+    path = tmp_path / "memory.jsonl"
+    path.write_bytes(msgspec.json.encode({"text-only": {"others": entries}}))
+    run = await _run(ledger, roles={"embedder": ModelChoice(model="scripted")})
+    with spawn(free_port(set())) as base_url:
+        model = ModelSettings(base_url=base_url, model="scripted")
+        settings = Settings(home=str(tmp_path), models=ModelsSettings(embedder=model))
+        at: Any = SimpleNamespace(settings=settings, ledger=ledger)
+        first, again = [await import_file(at, run, path) for _ in range(2)]
+    assert (231, 230, 0, 1) == (first.good, first.written, first.known, first.repeated)
+    assert [231] == [bad.number for bad in first.bad]
+    assert (0, 230) == (again.written, again.known)
+    stats = await MemoryViews(ledger.pool).stats(run.scope)
+    assert (230, 2, 2) == (stats.in_use, stats.generation, stats.writes)
+    assert [] == await _faults(prepared, run)
