@@ -106,6 +106,8 @@ def _said(payload: Any, text: str) -> _Saying | None:  # noqa: ANN401 - as above
             said = "proposes", _short(answer or "(its turns ran out)"), ""
         case ev.RolloutReplanned(plan=plan):
             said = "replan", _short(plan), ""
+        case ev.RolloutProposed() | ev.RolloutFinished():
+            said = "reflects", "no further plan is needed or left", "dim"
         case _:
             said = _ending(payload)
     return said

@@ -43,7 +43,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "events": ("events:events", "Look at the ledger's events."),
         "run": ("run:runs", "Make runs, look at them, and steer them."),
         "question": ("question:questions", "Act on single questions."),
-        "memory": ("memory:_memory", "Look at what was learned."),
+        "memory": ("memory:memories", "Look at what was learned."),
         "retrieval": (
             "retrieval:retrieval",
             "Index and search the passages in retrieval.passages.",

@@ -23,9 +23,9 @@ from producers.memory_file import Kept, write_memories
 from storage.postgres.memory import PostgresMemory
 from storage.postgres.memory_views import Listed, MemoryViews, Stats
 
-__all__ = ["register"]
+__all__ = ["memories"]
 
-_memory = App(name="memory", help="Look at what was learned, bring it in, take it out.")
+memories = App(name="memory", help="Look at what was learned, bring it in, take it out.")
 _CELL = 72
 
 
@@ -46,12 +46,7 @@ _Where = Annotated[Where, Parameter(name="*")]
 _HERE = Where()
 
 
-def register(app: App) -> None:
-    """Add these commands."""
-    app.command(_memory)
-
-
-@_memory.command(name="list")
+@memories.command(name="list")
 def list_memories(*, where: _Where = _HERE, as_of: int | None = None, limit: int = 50) -> None:
     """List memories, newest first; JSON lines in a pipe.
 
@@ -64,7 +59,7 @@ def list_memories(*, where: _Where = _HERE, as_of: int | None = None, limit: int
     _show(found, ("id", "outcome", "uses", "wins", "from_gen", "trust", "question", "text"))
 
 
-@_memory.command
+@memories.command
 def search(
     text: str,
     /,
@@ -87,7 +82,7 @@ def search(
     _show(found, ("id", "version", "outcome", "score", "question", "text"))
 
 
-@_memory.command
+@memories.command
 def show(memory: UUID, /) -> None:
     """Show a memory as JSON: all its versions with the events that caused them, and its credits.
 
@@ -98,7 +93,7 @@ def show(memory: UUID, /) -> None:
     print(msgspec.json.format(story, indent=2).decode())
 
 
-@_memory.command
+@memories.command
 def stats(*, where: _Where = _HERE) -> None:
     """Sum up a scope: memories in use, versions, evictions, credits, the newest generation.
 
@@ -116,7 +111,7 @@ def stats(*, where: _Where = _HERE) -> None:
     console().print(table)
 
 
-@_memory.command(name="import")
+@memories.command(name="import")
 def import_(file: Path, /, *, where: _Where = _HERE) -> None:
     """Bring in a memory file of the published system. The same file again changes nothing.
 
@@ -140,7 +135,7 @@ def import_(file: Path, /, *, where: _Where = _HERE) -> None:
         sys.exit(1)
 
 
-@_memory.command
+@memories.command
 def export(
     *,
     to: Path | None = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
+from rich.markup import escape
 from rich.table import Table
 
 from ops.cli.connected import connected, run_named, waiting_for
@@ -123,7 +124,7 @@ def _print_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> None
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if place else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     if table.row_count:
         console().print(table)
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops.cli.report import print_figures
 from ops.report import figures_of
 from ops.report.figures import Judged
 from storage.postgres.summary import Counts
@@ -135,3 +136,13 @@ def test_a_report_is_json() -> None:
         found["times"][0]["stage"],
         found["times"][0]["mean_s"],
     )
+
+
+def test_a_report_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names stand as they are, whatever they look like; what was not measured is a dash."""
+    counts = _counts(grades=[_grade("judge [7b]", "correct", 1)], answers=[("a", "a")])
+    print_figures(figures_of(counts))
+    said = capsys.readouterr().out
+    assert "judge [7b]" in said
+    assert "exact match 100.0%" in said
+    assert "answer after - s" in said
