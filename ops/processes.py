@@ -128,7 +128,7 @@ def _spec(name: str, config: WorkerConfig, prepare: Preparation, settings: Setti
         env={"PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"},
         prepare=prepare,
         depends_on=tuple(part for part, mode in own.items() if mode == "embedded"),
-        stop_patience_s=config.drain_s + 10,
+        stop_patience_s=config.drain_s + 20,
         stdin=msgspec.json.encode(config) + b"\n",
     )
 

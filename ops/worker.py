@@ -58,6 +58,8 @@ STAGE_TOPICS: Final[Mapping[str, str]] = {
     "consolidate": topics.CONSOLIDATE,
 }
 _PR_SET_PDEATHSIG: Final = 1
+#: Seconds after the drain in which a worker publishes, leaves its groups and closes.
+_LEAVE_S: Final = 15.0
 ADMIT: Final = "admit"
 SWEEP: Final = "sweep"
 EVERYTHING: Final = (*STAGE_TOPICS, ADMIT, SWEEP)
@@ -280,6 +282,8 @@ async def work(config: WorkerConfig, *, name: str) -> None:
                 os._exit(1)
             asked = True
             worker.stop()
+            # Whatever a client that lost its server waits for: what counts is in the ledger.
+            loop.call_later(config.drain_s + _LEAVE_S, os._exit, 1)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)

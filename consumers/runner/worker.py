@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from storage.ports import Ledger
 
 _log = structlog.get_logger(__name__)
+_LEAVE_S = 5.0
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,7 +186,7 @@ class Worker:
             for task in (*tasks, stop):
                 task.cancel()
             await asyncio.gather(*tasks, stop, return_exceptions=True)
-            await self._leave()
+            await self._leave_in_time()
         for task in ended:
             task.result()
 
@@ -199,6 +200,14 @@ class Worker:
                 await asyncio.sleep(0.5)
             else:
                 return
+
+    async def _leave_in_time(self) -> None:
+        """Leave the groups; a broker that is gone for good notices by itself."""
+        try:
+            async with asyncio.timeout(_LEAVE_S):
+                await self._leave()
+        except TimeoutError:
+            _log.warning("the log does not answer: left without a word to it")
 
     async def _leave(self) -> None:
         if self._admission is not None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ops.embedded import identity
 from ops.embedded.state import free_port
 from tests.integration.test_embedded_lifecycle import Mia
 from tests.support.scripted_model import spawn
@@ -233,6 +234,20 @@ def test_a_worker_may_be_added_by_hand(mia: Mia) -> None:
     worker.terminate()
     rest, _ = worker.communicate(timeout=60)
     assert (0, True) == (worker.returncode, "draining" in rest), rest
+
+
+def test_workers_end_when_all_that_they_work_with_is_killed(mia: Mia) -> None:
+    """Nobody is left to say goodbye to: they drain, give up and go, and the next `up` works."""
+    pids = mia.pids()
+    for name in ("supervisor", "kafka", "postgres"):
+        os.kill(pids[name], signal.SIGKILL)
+    workers = [pids[name] for name in ("workers", "judge", "admit")]
+    end = time.monotonic() + 60
+    while any(identity.identify(pid) for pid in workers):
+        assert time.monotonic() < end, [pid for pid in workers if identity.identify(pid)]
+        time.sleep(0.5)
+    mia.up()
+    assert "up" == mia.status()["phase"]
 
 
 def test_the_demo_tells_its_story(mia: Mia) -> None:
