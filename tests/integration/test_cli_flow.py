@@ -267,3 +267,42 @@ def test_the_demo_takes_a_benchmarks_questions(mia: Mia) -> None:
     done = mia("demo", str(_DATA), "--limit", "3", "--rollouts", "1")
     assert "3 of 3 questions ended exactly once" in done.stdout, done.stderr
     assert 0 == done.returncode, done.stdout
+
+
+def test_memories_come_from_a_file_and_leave_as_one(mia: Mia, tmp_path: Path) -> None:
+    """What has no vector is embedded, a bad entry is skipped, the same file changes nothing."""
+    entry: dict[str, Any] = {
+        "workflow_summary": "1. Search.",
+        "judgement": "correct",
+        "usage_count": 3,
+    }
+    entries = [
+        {**entry, "question": "Which river is longer, the Rhine or the Elbe?", "success_count": 2},
+        {**entry, "question": "Who wrote Ulysses?", "judgement": "maybe"},
+        {**entry, "question": "Who wrote Ulysses?", "judgement": "incorrect"},
+    ]
+    path = tmp_path / "memory.jsonl"
+    path.write_text(json.dumps({"text-only": {"others": entries}}))
+    _run(mia, "run", "create", "filled")
+    first = mia("memory", "import", str(path), "--run", "filled")
+    assert 0 == first.returncode, first.stderr
+    assert "entry 2: judgement must be one of" in first.stderr
+    (told,) = _lines(first.stdout)
+    assert (2, 2, 0) == (told["good"], told["written"], told["known"])
+    (told,) = _lines(_run(mia, "memory", "import", str(path), "--run", "filled"))
+    assert (0, 2) == (told["written"], told["known"])
+    (stats,) = _lines(_run(mia, "memory", "stats", "--run", "filled"))
+    assert (2, 2, 1) == (stats["in_use"], stats["imported"], stats["generation"])
+    question = str(entries[0]["question"])
+    found = _lines(_run(mia, "memory", "search", question, "--run", "filled", "--limit", "1"))
+    assert question == found[0]["question"]
+    story = json.loads(_run(mia, "memory", "show", found[0]["id"]))
+    assert (2, 1) == (story["versions"][0]["brought_uses"], story["versions"][0]["brought_wins"])
+    exported = json.loads(_run(mia, "memory", "export", "--run", "filled"))
+    back = {one["question"]: one for one in exported["text-only"]["others"]}
+    assert (3, 2) == (back[question]["usage_count"], back[question]["success_count"])
+    nothing = mia("memory", "import", str(tmp_path / "none.jsonl"), "--run", "filled")
+    assert 1 == nothing.returncode
+    assert "cannot be imported" in nothing.stderr
+    audited = mia("audit", "filled", "--json")
+    assert 0 == audited.returncode, audited.stdout
