@@ -17,6 +17,7 @@ from ops.evidence.report import record
 _ON_A_STACK: Final = {
     **{f"core-{number}": f"ops.evidence.core{number}" for number in range(1, 7)},
     "main-3": "ops.evidence.main3",
+    "main-5": "ops.evidence.main5",
 }
 #: Items that bring what they need.
 _BY_THEMSELVES: Final = {

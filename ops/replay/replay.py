@@ -6,7 +6,7 @@ recorded replies stand, its requests are not compared, and nothing else may diff
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID
@@ -62,13 +62,22 @@ class _Left(Exception):
     """The replay left the recorded way."""
 
 
+def _unheard(_: RecordedEvent, __: Ask) -> None:
+    return
+
+
 def replay(
     recording: Recording,
     stages: Mapping[str, Stage],
     labels: Mapping[UUID, str] | None = None,
+    *,
+    heard: Callable[[RecordedEvent, Ask], None] = _unheard,
 ) -> Replayed:
-    """Take every step again. `labels`, by question, stand in for the sealed ones that there are."""
-    again = _Replay(recording, stages, labels)
+    """Take every step again. `labels`, by question, stand in for the sealed ones that there are.
+
+    `heard` is told each request and the command that it was made for.
+    """
+    again = _Replay(recording, stages, labels, heard)
     steps = sorted(_steps(recording), key=lambda step: step[1].type != _JUDGED)  # judgements first
     for command, event in steps:
         again.step(command, event)
@@ -95,8 +104,10 @@ class _Replay:
         recording: Recording,
         stages: Mapping[str, Stage],
         labels: Mapping[UUID, str] | None,
+        heard: Callable[[RecordedEvent, Ask], None],
     ) -> None:
         self._recording, self._stages, self._labels = recording, stages, labels
+        self._heard = heard
         self._bodies: dict[UUID, bytes] = {}
         self.steps = self.requests = self.not_compared = self.skipped = 0
         self.differences: list[Difference] = []
@@ -141,7 +152,7 @@ class _Replay:
     def _again(self, command: RecordedEvent, event: RecordedEvent, task: Task) -> None:
         drive = Drive(self._handler(command, task), task)
         recorded = self._recording.effects.get(command.id, {})
-        used = self._replies(drive, event, recorded)
+        used = self._replies(drive, command, event, recorded)
         if drive.step is None:
             return
         unused = {n for n, row in recorded.items() if row.kind != INTENT} - used
@@ -162,11 +173,16 @@ class _Replay:
             raise _Left(f"no handler for it on {command.topic}") from None
 
     def _replies(
-        self, drive: Drive, event: RecordedEvent, recorded: Mapping[int, RecordedEffect]
+        self,
+        drive: Drive,
+        command: RecordedEvent,
+        event: RecordedEvent,
+        recorded: Mapping[int, RecordedEffect],
     ) -> set[int]:
         used: set[int] = set()
         while drive.step is None:
             for ask in drive.asks:
+                self._heard(command, ask)
                 if not isinstance(ask.effect, ReadRollouts | ReadBatch):
                     used.add(ask.ordinal)
                 drive.give(ask, self._reply(ask, event, recorded))
