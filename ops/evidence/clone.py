@@ -7,8 +7,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -98,11 +98,25 @@ async def run_in(
     )
 
 
-def without_java() -> dict[str, str]:
-    """Return an environment in which no Java can be found on the PATH or by JAVA_HOME."""
-    kept = [
-        folder
-        for folder in os.environ.get("PATH", "").split(os.pathsep)
-        if not (Path(folder) / "java").exists()
-    ]
-    return {"PATH": os.pathsep.join(kept), "JAVA_HOME": ""}
+@contextmanager
+def without_java() -> Iterator[dict[str, str]]:
+    """Give an environment in which no Java can be found on the PATH or by JAVA_HOME.
+
+    A folder that has one stands in it as links to everything else that it holds.
+    """
+    with tempfile.TemporaryDirectory(prefix="mia-path-") as mirrors:
+        folders = [
+            _mirror(Path(folder), Path(mirrors) / str(number))
+            if (Path(folder) / "java").exists()
+            else folder
+            for number, folder in enumerate(os.environ.get("PATH", "").split(os.pathsep))
+        ]
+        yield {"PATH": os.pathsep.join(folders), "JAVA_HOME": ""}
+
+
+def _mirror(folder: Path, mirror: Path) -> str:
+    mirror.mkdir()
+    for program in folder.iterdir():
+        if not program.name.startswith("java"):
+            (mirror / program.name).symlink_to(program)
+    return str(mirror)

@@ -26,17 +26,14 @@ async def evidence(*, short: bool = False) -> Evidence:
     runs the unit tier alone.
     """
     target, kafka = ("unit", "unit") if short else ("test", "integration")
-    async with clean_clone() as folder:
-        absent = without_java()
-        bare = await run_in(folder, ["make", target], environment=absent)
-        java = _java_folder()
-        path = os.pathsep.join([java, absent["PATH"]])
-        with_java = await run_in(
-            folder,
-            ["make", kafka],
-            environment={"PATH": path, "JAVA_HOME": str(Path(java).parent)},
-        )
-    hidden = shutil.which("java", path=absent["PATH"])
+    with without_java() as absent:
+        async with clean_clone() as folder:
+            bare = await run_in(folder, ["make", target], environment=absent)
+            java = _java_folder()
+            path = os.pathsep.join([java, absent["PATH"]])
+            there = {"PATH": path, "JAVA_HOME": str(Path(java).parent)}
+            with_java = await run_in(folder, ["make", kafka], environment=there)
+        hidden = shutil.which("java", path=absent["PATH"])
     least = 1 if short else _TIERS
     return Evidence(
         figures={
