@@ -105,11 +105,12 @@ async def drive_batches(workbench: Workbench) -> None:
     run_no = await new_run(workbench, BATCHED, manifest)
     await workbench.accept(run_no, *"abcd")
     view = await workbench.ledger.run(run_no)
-    await through(workbench, await workbench.question(run_no, "a"))
+    first, left = await workbench.question(run_no, "a"), candidate("key", "do this")
+    end = ev.QuestionConsolidated(grade="correct", memories=(left,))
+    await through(workbench, first, end=end)
     await through(workbench, await workbench.question(run_no, "b"), fails=True)
     learned = MemoryWrite(
-        scope=view.scope, generation=1,
-        candidates=((await workbench.question(run_no, "a"), candidate("key", "do this")),), uses=(),
+        scope=view.scope, generation=1, candidates=((first, left),), uses=(),
     )  # fmt: skip
     sealed = ev.LearnerSealed(number=0, generation=1, training="none_configured")
     await workbench.step(ids.learner_id(view.id), sealed, memory=learned)
