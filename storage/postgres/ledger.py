@@ -90,7 +90,7 @@ class PostgresLedger:
                 timedelta(seconds=lease_s),
             )
         return [
-            msgspec.structs.replace(_claimed(row), question=_question(row, row["parent"]))
+            msgspec.structs.replace(_claimed(row), question=question_view(row, row["parent"]))
             if row["asked"] is not None
             else _claimed(row)
             for row in rows
@@ -288,7 +288,7 @@ class PostgresLedger:
         if row is None:
             message = f"no question {question}"
             raise LookupError(message)
-        return _question(row, question)
+        return question_view(row, question)
 
     async def rollouts(self, question: UUID) -> Rollouts:
         """See the port."""
@@ -391,7 +391,8 @@ def _claimed(row: Any) -> Claimed:
     )
 
 
-def _question(row: Any, question: UUID) -> QuestionView:
+def question_view(row: Any, question: UUID) -> QuestionView:
+    """A question from its row; `asked` is the body of its first event."""
     asked = msgspec.json.decode(row["asked"], type=QuestionAsked)
     return QuestionView(
         id=question,
@@ -474,4 +475,4 @@ def _result(units: Sequence[PendingCommit], row: Any, at: datetime) -> CommitRes
     return CommitResult(tuple(outcomes), tuple(emitted))
 
 
-__all__ = ["PostgresLedger", "Unavailable"]
+__all__ = ["PostgresLedger", "Unavailable", "question_view"]

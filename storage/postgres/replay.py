@@ -11,12 +11,12 @@ import msgspec
 
 from mia_events.lifecycle import Kind
 from mia_events.steps import Manifest, QuestionView, RunView
-from schemas.events import QuestionAsked
+from storage.postgres.ledger import question_view
 from storage.postgres.pool import answering
 from storage.postgres.sql import queries
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    pass
 
 _Q: Final = queries("replay")
 
@@ -73,7 +73,6 @@ async def _read(connection: asyncpg.Connection[Any], run: str) -> Recording:
         message = f"no run {run!r}: `mia run list` shows what there is"
         raise LookupError(message)
     number = found["run_no"]
-    streams = _streams(await connection.fetch(_Q["events"], number))
     rows = await connection.fetch(_Q["questions"], number)
     return Recording(
         run=RunView(
@@ -83,9 +82,9 @@ async def _read(connection: asyncpg.Connection[Any], run: str) -> Recording:
             scope=found["scope"],
             manifest=msgspec.json.decode(found["manifest"], type=Manifest),
         ),
-        streams=streams,
+        streams=_streams(await connection.fetch(_Q["events"], number)),
         effects=_effects(await connection.fetch(_Q["effects"], number)),
-        questions={row["id"]: _question(row, streams) for row in rows},
+        questions={row["id"]: question_view(row, row["id"]) for row in rows},
         batches={row["id"]: row["batch"] for row in rows},
         buried=frozenset(r["event_id"] for r in await connection.fetch(_Q["buried"], number)),
     )
@@ -120,19 +119,6 @@ def _effects(rows: list[Any]) -> dict[UUID, dict[int, RecordedEffect]]:
             sealed=row["sealed"],
         )
     return effects
-
-
-def _question(row: Any, streams: Mapping[UUID, tuple[RecordedEvent, ...]]) -> QuestionView:
-    asked = msgspec.json.decode(streams[row["id"]][0].body or b"{}", type=QuestionAsked)
-    return QuestionView(
-        id=row["id"],
-        text=asked.text,
-        source=row["source"],
-        row=row["row"],
-        pass_no=row["pass_no"],
-        position=row["pos"],
-        documents=asked.documents,
-    )
 
 
 __all__ = ["RecordedEffect", "RecordedEvent", "Recording", "read_recording"]

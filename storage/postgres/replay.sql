@@ -14,7 +14,8 @@ SELECT event_id, ordinal, kind, request_sha, result, true FROM sealed.effect WHE
 
 -- name: questions
 -- Where a run's questions come from and stand.
-SELECT id, source, row, pass_no, pos, batch FROM question WHERE run_no = $1
+SELECT q.id, q.source, q.row, q.pass_no, q.pos, q.batch, e.body AS asked
+FROM question AS q JOIN event AS e ON e.run_no = q.run_no AND e.stream = q.id AND e.seq = 1 WHERE q.run_no = $1
 
 -- name: buried
 -- The commands that were dead-lettered: no handler ended their streams.
