@@ -127,8 +127,8 @@ def test_ask_has_an_exit_status_for_no_answer_in_time_and_for_none_at_all(mia: M
     """5: it goes on without us; 4: it ended without an answer; 1: it could not be asked."""
     late = mia("ask", "Which river is longest?", "--timeout", "0", "--id", "late")
     assert (5, True) == (late.returncode, "mia events show" in late.stderr)
-    _run(mia, "run", "create", "hopeless", "--max-turns", "1", "--question-deadline", "0.01")
-    assert 4 == mia("ask", "Which river is hopeless?", "--run", "hopeless").returncode
+    _run(mia, "run", "create", "hopeless", "--question-deadline", "0.01")
+    assert 4 == mia("ask", "Which river is hopeless? [[sleep 5]]", "-r", "hopeless").returncode
     _run(mia, "run", "create", "in-batches", "--mode", "batch")
     refused = mia("ask", "Which river is batched?", "--run", "in-batches")
     assert (1, True) == (refused.returncode, "live run" in refused.stderr)
