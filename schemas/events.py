@@ -302,14 +302,40 @@ class LearnerMerged(Event, frozen=True, kw_only=True, tag="learner.merged"):
     replaced: int = 0
 
 
+class LearnerTrained(Event, frozen=True, kw_only=True, tag="learner.trained"):
+    """Planner version `policy` was made from `groups` groups in `rows` turns; nobody is served by
+    it before the guard has looked at it.
+
+    The artifacts go by their SHA-256, as do the data; `metrics` are the trainer's, by name.
+    """
+
+    number: int
+    generation: int
+    policy: str
+    parent: str
+    adapter_sha256: str
+    optimizer_sha256: str
+    data_sha256: str
+    groups: int
+    rows: int
+    metrics: dict[str, float] = {}
+
+
 class LearnerSealed(Event, frozen=True, kw_only=True, tag="learner.sealed"):
-    """Generation `generation` is final: its merge and its training decision are recorded."""
+    """Generation `generation` is final: its merge and its training decision are recorded.
+
+    `policy` is the version that serves from here on, `candidate` the one that was decided on, with
+    the guard's `scores` by name and its `reasons`.
+    """
 
     number: int
     generation: int
     training: Literal["none_configured", "promoted", "held_back", "skipped", "failed", "timed_out"]
     policy: str = "base"
     problem: str = ""
+    candidate: str = ""
+    scores: dict[str, float] = {}
+    reasons: tuple[str, ...] = ()
 
 
 class RunCreated(Event, frozen=True, kw_only=True, tag="run.created"):
@@ -331,6 +357,15 @@ class RunResumed(Event, frozen=True, kw_only=True, tag="run.resumed"):
 
 class RunClosed(Event, frozen=True, kw_only=True, tag="run.closed"):
     """No further question is admitted."""
+
+
+class RunPolicySet(Event, frozen=True, kw_only=True, tag="run.policy_set"):
+    """Batches that open from here on are served by `policy`: an operator's or the guard's order."""
+
+    policy: str
+    previous: str
+    by: Literal["operator", "guard"]
+    reason: str = ""
 
 
 class RunFinished(Event, frozen=True, kw_only=True, tag="run.finished"):
@@ -411,11 +446,13 @@ Payload: TypeAlias = (
     | LearnerStarted
     | LearnerBatchReady
     | LearnerMerged
+    | LearnerTrained
     | LearnerSealed
     | RunCreated
     | RunPaused
     | RunResumed
     | RunClosed
+    | RunPolicySet
     | RunFinished
     | RunCancelled
     | LabelReceived
@@ -448,6 +485,7 @@ __all__ = [
     "LearnerMerged",
     "LearnerSealed",
     "LearnerStarted",
+    "LearnerTrained",
     "MemoryCandidate",
     "MemoryImported",
     "MemoryUse",
@@ -477,6 +515,7 @@ __all__ = [
     "RunCreated",
     "RunFinished",
     "RunPaused",
+    "RunPolicySet",
     "RunResumed",
     "ToolReturned",
     "Trust",

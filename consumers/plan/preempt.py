@@ -46,7 +46,7 @@ def dead_letter_step(task: Task, error: BaseException) -> Step:
             return fail_question(task, _reason(error), detail)
         case Kind.QUESTION, "consolidating":
             return Step(event=QuestionConsolidated(problem=detail))
-        case Kind.LEARNER, "merging" | "training":
+        case Kind.LEARNER, "merging" | "training" | "guarding":
             return Step(event=_sealed_as_failed(task, detail))
         case _:
             raise LookupError(

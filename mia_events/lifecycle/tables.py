@@ -80,7 +80,11 @@ LEARNER: Final[Table] = {
     ("idle", "learner.batch_ready"): Rule(status="merging", topic=topics.CONSOLIDATE),
     ("merging", "learner.merged"): Rule(status="training", topic=topics.TRAIN),
     ("merging", "learner.sealed"): Rule(status="idle"),
-    ("training", "learner.sealed"): Rule(status="idle"),
+    ("training", "learner.trained"): Rule(
+        status="guarding", topic=topics.JUDGE, outbox=topics.POLICY
+    ),
+    ("training", "learner.sealed"): Rule(status="idle", outbox=topics.POLICY),
+    ("guarding", "learner.sealed"): Rule(status="idle", outbox=topics.POLICY),
 }
 
 RUN: Final[Table] = {
@@ -89,6 +93,10 @@ RUN: Final[Table] = {
     ("closing", "run.paused"): Rule(status="closing_paused"),
     ("paused", "run.resumed"): Rule(status="running"),
     ("closing_paused", "run.resumed"): Rule(status="closing"),
+    **{
+        (status, "run.policy_set"): Rule(status=status, outbox=topics.POLICY)
+        for status in ("running", "paused", "closing", "closing_paused")
+    },
     ("running", "run.closed"): Rule(status="closing"),
     ("paused", "run.closed"): Rule(status="closing_paused"),
     ("closing", "run.finished"): Rule(status=ENDED),

@@ -19,11 +19,11 @@ PURPOSE: Final[dict[str, str]] = {
     topics.EXECUTE: "Go on with a rollout: its first turn, after a tool, after a replan.",
     topics.TOOL_CALL: "One tool call with validated arguments.",
     topics.REFLECT: "A finished phase: is one more plan needed?",
-    topics.JUDGE: "Grade a final answer.",
+    topics.JUDGE: "Grade a final answer; compare a new planner version with the best one.",
     topics.FEEDBACK: "Labels from outside; sealed on arrival, before anything is recorded.",
     topics.CONSOLIDATE: "Distil an ended question into memory; merge an ended batch.",
     topics.TRAIN: "A merged batch of groups, for the trainer's decision.",
-    topics.POLICY: "Planner versions published, promoted or rolled back. Nothing is sent yet.",
+    topics.POLICY: "Planner versions published, promoted, held back or rolled back.",
     topics.ANSWER: "The official answer with its lineage, or the stated failure.",
     topics.DEAD_LETTER: "What could not be handled: its class, where it came from, its digest.",
 }

@@ -13,6 +13,7 @@ from schemas.events import (
     LearnerMerged,
     LearnerSealed,
     LearnerStarted,
+    LearnerTrained,
     Payload,
     QuestionAnswered,
     QuestionConsolidated,
@@ -46,6 +47,17 @@ CONSOLIDATING: list[Payload] = [
     QuestionAnswered(answer="Scott", rollout=0),
     QuestionGraded(),
 ]
+TRAINED = LearnerTrained(
+    number=1,
+    generation=2,
+    policy="planner@v2",
+    parent="planner@v1",
+    adapter_sha256="aa",
+    optimizer_sha256="bb",
+    data_sha256="cc",
+    groups=1,
+    rows=4,
+)
 WITH_COMMANDS = [
     (Kind.ROLLOUT, opened()),
     (Kind.ROLLOUT, chosen()),
@@ -58,6 +70,7 @@ WITH_COMMANDS = [
     (Kind.QUESTION, CONSOLIDATING),
     (Kind.LEARNER, LEARNER),
     (Kind.LEARNER, [*LEARNER, LearnerMerged(number=1, generation=2)]),
+    (Kind.LEARNER, [*LEARNER, LearnerMerged(number=1, generation=2), TRAINED]),
 ]
 
 

@@ -1,0 +1,1 @@
+"""Test-time learning without IO: rewards, advantages, training rows, guard and staleness."""
