@@ -197,6 +197,32 @@ class ReadBatch(Effect[Consolidated], frozen=True, kw_only=True, tag="batch"):
     number: int
 
 
+class PlannerTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """A planner's reply, and the effect that it is recorded as: (`event_id`, `ordinal`)."""
+
+    step: Literal["plan", "reflect", "replan"]
+    event_id: UUID
+    ordinal: int
+    reply: ModelReply
+
+
+class RolloutTurns(msgspec.Struct, frozen=True, kw_only=True):
+    """An ended rollout: `history` holds payload bodies in order, `turns` are its planner's."""
+
+    number: int
+    id: UUID
+    history: tuple[msgspec.Raw, ...]
+    turns: tuple[PlannerTurn, ...]
+
+
+class GroupView(msgspec.Struct, frozen=True, kw_only=True):
+    """All rollouts of an ended question, by number."""
+
+    question: UUID
+    position: int
+    rollouts: tuple[RolloutTurns, ...]
+
+
 AnyEffect: TypeAlias = Call | Embed | UseTool | Recall | ReadLabel | ReadRollouts | ReadBatch
 #: Effects that read what can no longer change; performed again on a repeat, never recorded.
 UNRECORDED: tuple[type[Any], ...] = (ReadRollouts, ReadBatch)
@@ -234,15 +260,18 @@ __all__ = [
     "ConsolidatedQuestion",
     "Effect",
     "Embed",
+    "GroupView",
     "Label",
     "Memories",
     "Message",
     "ModelReply",
+    "PlannerTurn",
     "ReadBatch",
     "ReadLabel",
     "ReadRollouts",
     "Recall",
     "Remembered",
+    "RolloutTurns",
     "RolloutView",
     "Rollouts",
     "Together",
