@@ -8,7 +8,7 @@ from mia_events.steps import ModelChoice
 from ops.embedded import report
 from ops.embedded.jars import cache_folder
 from ops.embedded.state import Home
-from ops.embedded.vllm_server import CHAT_MODEL, EMBEDDING_MODEL, VllmServer
+from ops.embedded.vllm_server import CHAT_MODEL, EMBEDDING_MODEL, Adapters, VllmServer
 from ops.embedded.vllm_server import chat_server as _chat
 from ops.embedded.vllm_server import embedding_server as _embedding
 from ops.environments import find_serve_environment, serve_folder
@@ -17,12 +17,14 @@ from ops.settings import ModelSettings, Settings, read_secret
 
 __all__ = [
     "ROLES",
+    "adapters_of",
     "choices",
     "embedded_ports",
     "embedded_servers",
     "endpoints",
     "missing_models",
     "needs_embedded",
+    "planner_replicas",
     "ports_in_use",
 ]
 
@@ -64,7 +66,11 @@ def embedded_servers(settings: Settings, home: Home) -> list[VllmServer]:
     cache = cache_folder().with_name("vllm")  # what vLLM compiles serves every stack of this user
     chat, _ = home.port(CHAT, settings.embedded.chat_port)
     embedding, _ = home.port(EMBEDDING, settings.embedded.embedding_port)
-    return [_chat(environment, chat, cache), _embedding(environment, embedding, cache)]
+    adapters = adapters_of(settings)
+    return [
+        _chat(environment, chat, cache, adapters=adapters),
+        _embedding(environment, embedding, cache),
+    ]
 
 
 def missing_models(settings: Settings) -> tuple[str, ...]:
@@ -93,6 +99,24 @@ def ports_in_use(home: Home) -> dict[str, int]:
         for child in children
         if child.name.startswith("vllm-")
     }
+
+
+def planner_replicas(settings: Settings, ports: Mapping[str, int]) -> tuple[Endpoint, ...]:
+    """Return every server of the planner, to be brought level with its versions."""
+    planner = endpoints(settings, ports).get("planner")
+    named = settings.serving.replicas
+    if not named:
+        return (planner,) if planner is not None else ()
+    key_file = settings.models.planner.api_key_file
+    key = read_secret(key_file) if key_file else ""
+    return tuple(Endpoint(base_url=url.rstrip("/"), api_key=key) for url in named)
+
+
+def adapters_of(settings: Settings) -> Adapters | None:
+    """Return what the embedded server takes at run time: nothing, unless a run may train on it."""
+    if not settings.training.enabled or settings.models.planner.base_url:
+        return None
+    return Adapters(settings.serving.max_loras, settings.serving.max_lora_rank)
 
 
 def _of(settings: Settings, role: str) -> ModelSettings:

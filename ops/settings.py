@@ -24,7 +24,9 @@ __all__ = [
     "PostgresSettings",
     "RetrievalSettings",
     "Sampling",
+    "ServingSettings",
     "Settings",
+    "TrainingSettings",
     "WorkerSettings",
     "load_settings",
     "read_secret",
@@ -118,6 +120,27 @@ class RetrievalSettings(_Section, frozen=True):
     timeout_s: float = 10.0
 
 
+class ServingSettings(_Section, frozen=True):
+    """How planner versions reach the servers of the planner, where `training.enabled`.
+
+    `replicas` are their addresses (empty: the planner's `base_url`, else the embedded vLLM), which
+    must find adapters in `folder` (empty: in the state folder) under the same path. `max_loras` and
+    `max_lora_rank` are what every replica was started with; the embedded one is.
+    """
+
+    replicas: tuple[str, ...] = ()
+    folder: str = ""
+    max_loras: Annotated[int, msgspec.Meta(ge=1)] = 8
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
+    poll_s: Annotated[float, msgspec.Meta(ge=0.1)] = 1.0
+
+
+class TrainingSettings(_Section, frozen=True):
+    """Test-time training of the planner. `enabled`: runs may train, and versions are served."""
+
+    enabled: bool = False
+
+
 class WorkerSettings(_Section, frozen=True):
     """One worker process. `slots` bounds its handlers; times are in seconds."""
 
@@ -178,6 +201,8 @@ class Settings(_Section, frozen=True):
     postgres: PostgresSettings = PostgresSettings()
     models: ModelsSettings = ModelsSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
+    serving: ServingSettings = ServingSettings()
+    training: TrainingSettings = TrainingSettings()
     worker: WorkerSettings = WorkerSettings()
     api: ApiSettings = ApiSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()

@@ -320,6 +320,60 @@ class Artifacts(Protocol):
         ...
 
 
+PolicyState = Literal["candidate", "promoted", "held_back", "rolled_back"]
+
+
+class PolicyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A planner version of a run as it is registered; immutable but for its state.
+
+    `name` is `planner@vN` with N = `number`, `parent` another's or `base`. Digests are in hex.
+    """
+
+    run_no: int
+    number: int
+    name: str
+    parent: str
+    batch: int
+    state: PolicyState
+    adapter_sha256: str
+    optimizer_sha256: str
+    data_sha256: str
+    event_id: UUID
+    at: datetime
+
+
+class PolicyPin(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that must be served now, by its weights, and why (in words, sorted)."""
+
+    run_no: int
+    name: str
+    adapter_sha256: str
+    why: tuple[str, ...]
+
+
+class Policies(Protocol):
+    """Reads of the registered planner versions."""
+
+    async def versions(self, run_no: int) -> list[PolicyRow]:
+        """All of a run, by number."""
+        ...
+
+    async def version(self, run_no: int, name: str) -> PolicyRow:
+        """One of a run by name. Raises `LookupError`."""
+        ...
+
+    async def record(self, run_no: int, name: str) -> bytes:
+        """What a version was made of, as JSON. Raises `LookupError`."""
+        ...
+
+    async def wanted(self) -> list[PolicyPin]:
+        """Every version that a server must have, of all unfinished runs: what new questions are
+        pinned to, what unfinished batches and questions are, the best one, and the one that the
+        guard looks at.
+        """
+        ...
+
+
 Json = dict[str, Any]
 
 __all__ = [
@@ -339,6 +393,10 @@ __all__ = [
     "Outcome",
     "Pending",
     "PendingCommit",
+    "Policies",
+    "PolicyPin",
+    "PolicyRow",
+    "PolicyState",
     "Sent",
     "TopicState",
     "Want",

@@ -12,7 +12,14 @@ from ops.embedded.spec import ChildSpec
 from ops.environments import ServeEnvironment
 from ops.installing import FOREIGN_PROCESS
 
-__all__ = ["CHAT_MODEL", "EMBEDDING_MODEL", "VllmServer", "chat_server", "embedding_server"]
+__all__ = [
+    "CHAT_MODEL",
+    "EMBEDDING_MODEL",
+    "Adapters",
+    "VllmServer",
+    "chat_server",
+    "embedding_server",
+]
 
 CHAT_MODEL = "smollm2-135m-instruct"
 EMBEDDING_MODEL = "all-minilm-l6-v2"
@@ -26,6 +33,22 @@ _STRICT_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
 
 
 @dataclass(frozen=True)
+class Adapters:
+    """LoRA adapters that come and go while the server runs: so many at once, of this rank at most.
+
+    As many may be used in one batch as are kept; requests for more would push each other out.
+    """
+
+    most: int
+    rank: int
+
+    def options(self) -> list[str]:
+        """Return vLLM's."""
+        most = ("--max-loras", str(self.most), "--max-cpu-loras", str(self.most))
+        return ["--enable-lora", *most, "--max-lora-rank", str(self.rank)]
+
+
+@dataclass(frozen=True)
 class VllmServer:
     """How to run one server of one model on loopback.
 
@@ -33,7 +56,7 @@ class VllmServer:
     `dtype` is float32: on a CPU without bf16 instructions bfloat16 is emulated, several times
     slower. `eager` starts in a third of the time; compiled is worth it for long runs.
     `kv_cache_gib` bounds the memory of running requests. The key is checked on every request;
-    empty means none.
+    empty means none. `adapters`: which it takes at run time; none cost nothing.
     """
 
     name: str
@@ -50,6 +73,7 @@ class VllmServer:
     eager: bool = True
     threads: int = 1
     kv_cache_gib: int = 1
+    adapters: Adapters | None = None
 
     @property
     def base_url(self) -> str:
@@ -64,6 +88,7 @@ class VllmServer:
             *("--model", self.model, "--served-model-name", self.served_name),
             *("--dtype", self.dtype, "--disable-uvicorn-access-log"),
             *(("--enforce-eager",) if self.eager else ()),
+            *(self.adapters.options() if self.adapters else ()),
             *self.options,
         ]
 
@@ -82,6 +107,7 @@ class VllmServer:
             "OMP_NUM_THREADS": str(self.threads),
             # Waiting threads sleep: the cores are shared with Kafka, Postgres and the workers.
             "OMP_WAIT_POLICY": "PASSIVE",
+            **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"} if self.adapters else {}),
         }
 
     def spec(self, depends_on: Sequence[str] = ()) -> ChildSpec:
@@ -107,9 +133,15 @@ class VllmServer:
 
 
 def chat_server(
-    environment: ServeEnvironment, port: int, cache: Path, *, api_key: str = "", eager: bool = True
+    environment: ServeEnvironment,
+    port: int,
+    cache: Path,
+    *,
+    api_key: str = "",
+    eager: bool = True,
+    adapters: Adapters | None = None,
 ) -> VllmServer:
-    """Serve SmolLM2-135M-Instruct for chat on every core."""
+    """Serve SmolLM2-135M-Instruct for chat on every core, and `adapters` on it."""
     probe = [{"role": "user", "content": "Say yes."}]
     return VllmServer(
         name="vllm-chat",
@@ -124,6 +156,7 @@ def chat_server(
         api_key=api_key,
         eager=eager,
         threads=os.cpu_count() or 1,
+        adapters=adapters,
     )
 
 

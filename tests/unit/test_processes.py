@@ -8,7 +8,9 @@ from ops.connect import connections_to
 from ops.embedded.spec import ChildSpec
 from ops.embedded.stack import Endpoints
 from ops.embedded.state import Home
-from ops.models import missing_models
+from ops.embedded.vllm_server import chat_server
+from ops.environments import ServeEnvironment
+from ops.models import adapters_of, missing_models, planner_replicas
 from ops.processes import children
 from ops.settings import load_settings
 from ops.worker import WorkerConfig
@@ -87,3 +89,31 @@ def test_a_stack_without_models_says_so(tmp_path: Path) -> None:
     assert "models.default.base_url" in remark
     elsewhere = {**here, "MIA_MODELS__DEFAULT__BASE_URL": "http://models/v1"}
     assert () == missing_models(load_settings(environ=elsewhere))
+
+
+def test_only_a_stack_that_trains_serves_adapters(tmp_path: Path) -> None:
+    """Adapters slow every request down a little: who does not train does not pay for them."""
+    still = load_settings(environ={"MIA_HOME": str(tmp_path)})
+    training = load_settings(environ={"MIA_HOME": str(tmp_path), "MIA_TRAINING__ENABLED": "true"})
+    environment = ServeEnvironment(tmp_path / "python", tmp_path / "chat", tmp_path / "embedding")
+    plain = chat_server(environment, 1, tmp_path, adapters=adapters_of(still))
+    lora = chat_server(environment, 1, tmp_path, adapters=adapters_of(training))
+    assert "--enable-lora" not in plain.argv()
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in plain.env()
+    assert {"--enable-lora", "--max-loras", "8", "--max-lora-rank", "16"} <= set(lora.argv())
+    assert "True" == lora.env()["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]
+
+
+def test_every_server_of_the_planner_is_to_be_brought_level(tmp_path: Path) -> None:
+    """The planner's own one, or those behind its load balancer."""
+    one = load_settings(environ={"MIA_HOME": str(tmp_path)})
+    assert ["http://127.0.0.1:7/v1"] == [
+        replica.base_url for replica in planner_replicas(one, {"chat": 7})
+    ]
+    assert () == planner_replicas(one, {})
+    config = tmp_path / "mia.toml"
+    config.write_text('[serving]\nreplicas = ["http://one/v1/", "http://two/v1"]\n')
+    several = load_settings(config, environ={"MIA_HOME": str(tmp_path)})
+    assert ["http://one/v1", "http://two/v1"] == [
+        replica.base_url for replica in planner_replicas(several, {"chat": 7})
+    ]
