@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -99,9 +100,11 @@ async def _stack(settings: Settings) -> AsyncIterator[None]:
         return
     doctor.require(settings)
     up = asyncio.Event()
+    began = time.monotonic()
     daemon = asyncio.ensure_future(Daemon(settings, lambda _: None).run(lambda _: up.set()))
     try:
         await _until_up(home, daemon, up)
+        console().print(f"up after {time.monotonic() - began:.0f} s\n")
         yield
     finally:
         daemon.cancel()
@@ -137,7 +140,8 @@ def _print_verdict(outcome: Outcome, settings: Settings, temporary: object) -> N
         f"\n{outcome.ended_once} of {outcome.expected} questions ended exactly once: "
         f"{run.answered} answered, {run.failed} failed with a stated reason. "
         f"{outcome.reused} used memories of earlier ones; {outcome.equal} answers equal the gold "
-        "answer (whatever the judge, a model too, made of them).",
+        "answer (whatever the judge, a model too, made of them). The first answer came "
+        f"{outcome.first_answer_s:.0f} s after the questions.",
         markup=False,
         style="bold",
     )

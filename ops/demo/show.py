@@ -48,7 +48,8 @@ _TOKENS: Final = {"planner": 120, "executor": 160, "manager": 110, "judge": 32, 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How it went: `expected` questions, those that ended exactly once, and the audit.
 
-    `equal` counts answers that equal the gold answer, `reused` questions planned with memories.
+    `equal` counts answers that equal the gold answer, `reused` questions planned with memories;
+    `first_answer_s` is how long the first answer took.
     """
 
     run: str
@@ -56,6 +57,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     ended_once: int
     equal: int
     reused: int
+    first_answer_s: float
     report: Report
 
     @property
@@ -73,12 +75,13 @@ async def show(
         Refused: the file is no questions, or nothing moves any more.
     """
     name = f"demo-{time.strftime('%m%d-%H%M%S')}"
+    began = time.monotonic()
     await at.runs.create(name, _manifest(at.settings, rollouts))
     view, _ = await at.ledger.run_named(name)
     done = await seal_and_publish(at, read_benchmark(file), name, limit)
     story = Story()
     feed = Feed(PostgresWatch(at.ledger.pool), view.run_no)
-    await _follow(at, name, done.total, feed, story)
+    first = await _follow(at, name, done.total, feed, story)
     await _settle(at)
     equal = await _print_summary(at, view.run_no, story)
     report = await audit(
@@ -91,6 +94,7 @@ async def show(
         ended_once=sum(one.ends == 1 and one.over for one in told),
         equal=equal,
         reused=sum(bool(one.used) for one in told),
+        first_answer_s=round(first - began, 1),
         report=report,
     )
 
@@ -117,9 +121,12 @@ def _brief(role: str, choice: ModelChoice) -> ModelChoice:
     return msgspec.structs.replace(choice, max_tokens=most, temperature=temperature)
 
 
-async def _follow(at: Connected, name: str, total: int, feed: Feed, story: Story) -> None:
-    """Print what happens until the run is over; it is closed once it has all its questions."""
-    closed, quiet_since = False, time.monotonic()
+async def _follow(at: Connected, name: str, total: int, feed: Feed, story: Story) -> float:
+    """Print what happens until the run is over; it is closed once it has all its questions.
+
+    Returns when the first answer was seen, on the monotonic clock (the end, if none was).
+    """
+    closed, quiet_since, first = False, time.monotonic(), 0.0
     while True:
         events = await feed.fresh()
         for event in events:
@@ -127,12 +134,14 @@ async def _follow(at: Connected, name: str, total: int, feed: Feed, story: Story
                 _print(line)
         if events:
             quiet_since = time.monotonic()
+        if not first and story.events["question.answered"]:
+            first = time.monotonic()
         if not closed and story.events["question.asked"] >= total:
             await at.runs.close(name)
             await at.ledger.advance((await at.ledger.run_named(name))[0].run_no)
             closed = True
         if story.events["run.finished"]:
-            return
+            return first or time.monotonic()
         if time.monotonic() - quiet_since > _SILENCE_S:
             raise Refused(
                 f"nothing has happened for {_SILENCE_S:.0f} s", "See `mia status` and `mia logs`."

@@ -24,8 +24,10 @@ _BY_THEMSELVES: Final = {
     "core-7": "ops.bench",
     "core-8": "ops.evidence.core8",
     "core-9": "ops.evidence.core9",
+    "main-1": "ops.evidence.main1",
     "main-2": "ops.evidence.main2",
     "main-4": "ops.evidence.main4",
+    "main-6": "ops.evidence.main6",
     "main-7": "ops.evidence.main7",
     "main-8": "ops.evidence.main8",
 }
