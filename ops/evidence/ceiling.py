@@ -81,7 +81,7 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
 async def ceiling(someone: User, questions: int, concurrency: int) -> Ceiling:
     """Measure both on a user's running stack with vLLM."""
     port = ports_in_use(Home(someone.home))["chat"]
-    live = ("--rollouts", "1", "--max-in-flight", str(concurrency))
+    live = ("--rollouts", "1", "--max-turns", "4", "--max-in-flight", str(concurrency))
     await someone.mia("run", "create", RUN, *live)
     began = time.monotonic()
     await someone.mia("ingest", str(benchmark_file()), "--run", RUN, "--limit", str(questions))

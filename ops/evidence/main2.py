@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from ops.evidence.record import Claim, Evidence
-from ops.evidence.streaming import RUN, stream
-from ops.evidence.user import user
+from ops.evidence.streaming import RUN, SMALL, stream
+from ops.evidence.user import User, user
 
-__all__ = ["TITLE", "evidence"]
+__all__ = ["KEPT", "TITLE", "evidence"]
 
 TITLE: Final = "HotpotQA streamed through real vLLM: each ends once, judged, memories serve others"
 
 
+#: The whole run, for whoever wants to replay it.
+KEPT: Final = Path(__file__).parents[2] / ".evidence" / "main-2.tar"
+
+
 async def evidence(*, short: bool = False) -> Evidence:
     """Stream a hundred questions; the short form eight."""
-    async with user() as someone:
+    async with user(**SMALL) as someone:
         await someone.mia("up")
         streamed = await stream(someone, 8 if short else 100)
         report = await someone.told("report", RUN, "--json")
+        if not short:
+            await _keep(someone)
     memories = streamed.memories
     return Evidence(
         figures={"run": streamed, "report": report},
@@ -32,3 +39,9 @@ async def evidence(*, short: bool = False) -> Evidence:
             ),
         ),
     )
+
+
+async def _keep(someone: User) -> None:
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.unlink(missing_ok=True)
+    await someone.mia("backup", str(KEPT))

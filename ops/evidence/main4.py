@@ -12,7 +12,7 @@ from ops.embedded import report
 from ops.embedded.state import Home
 from ops.evidence.disk import full_disk, judge_disk
 from ops.evidence.record import Claim, Evidence
-from ops.evidence.streaming import RUN, Streamed, stream
+from ops.evidence.streaming import RUN, SMALL, Streamed, stream
 from ops.evidence.user import User, user
 
 __all__ = ["TITLE", "evidence"]
@@ -27,7 +27,7 @@ _LIMIT_S: Final = 600.0
 
 async def evidence(*, short: bool = False) -> Evidence:
     """Stream a benchmark under kills and a hang, then fill a small disk under another run."""
-    async with user() as someone:
+    async with user(**SMALL) as someone:
         await someone.mia("up")
         streamed = await stream(someone, 10 if short else 100, _trouble)
     disk = await full_disk(12 if short else 60)

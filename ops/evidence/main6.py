@@ -11,6 +11,7 @@ from typing import Any, Final
 from ops.bench import memory, retrieval
 from ops.evidence.ceiling import Ceiling, ceiling
 from ops.evidence.record import Claim, Evidence
+from ops.evidence.streaming import SMALL
 from ops.evidence.user import user
 
 __all__ = ["TITLE", "evidence"]
@@ -23,7 +24,7 @@ _CONCURRENCY: Final = 16
 async def evidence(*, short: bool = False) -> Evidence:
     """Measure all three; the short form takes less of each."""
     remembered = await memory.evidence(short=short)
-    async with user() as someone:
+    async with user(**SMALL) as someone:
         await someone.mia("up")
         with _home(someone.home):  # its embedder makes the passages' vectors
             retrieved = await retrieval.evidence(short=short)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ops.evidence.record import Claim, Evidence
-from ops.evidence.streaming import RUN, facts, stream
+from ops.evidence.streaming import RUN, SMALL, facts, stream
 from ops.evidence.user import User, user
 
 __all__ = ["TITLE", "evidence"]
@@ -26,7 +26,7 @@ WHERE u.name = $1 GROUP BY 1
 
 async def evidence(*, short: bool = False) -> Evidence:
     """Stream a benchmark; when a quarter has ended, start `mia worker execute` twice."""
-    async with user() as someone:
+    async with user(**SMALL) as someone:
         await someone.mia("up")
         hired = _Hired(someone)
         try:

@@ -16,9 +16,23 @@ from ops.evidence.record import Claim
 from ops.evidence.user import User
 from ops.settings import Settings
 
-__all__ = ["RUN", "Streamed", "Trouble", "benchmark_file", "facts", "no_trouble", "stream"]
+__all__ = [
+    "RUN",
+    "SMALL",
+    "Streamed",
+    "Trouble",
+    "benchmark_file",
+    "facts",
+    "no_trouble",
+    "stream",
+]
 
 RUN: Final = "hotpot"
+#: A model of 135 million parameters says in so many tokens what it has to say, and goes on anyway.
+_TOKENS: Final = {"planner": 120, "executor": 160, "manager": 110, "judge": 160, "router": 32}
+SMALL: Final = {
+    f"MIA_MODELS__{role.upper()}__SAMPLING__MAX_TOKENS": str(most) for role, most in _TOKENS.items()
+}
 _DATA: Final = Path(__file__).parents[3] / "shared" / "data" / "hotpotqa_100.json"
 _LIMIT_S: Final = 3_600.0
 _GRADES: Final = ("correct", "incorrect", "not_attempted")
@@ -72,7 +86,8 @@ async def stream(someone: User, questions: int, trouble: Trouble = no_trouble) -
     """Ingest so many questions, make trouble meanwhile, wait for the end; the stack is up."""
     loop = asyncio.get_running_loop()
     batches = ("--mode", "batch", "--batch-size", "10", "--rollouts", "1", "--lag", "1")
-    await someone.mia("run", "create", RUN, *batches)
+    turns = ("--max-turns", "4")
+    await someone.mia("run", "create", RUN, *batches, *turns)
     began = loop.time()
     await someone.mia("ingest", str(benchmark_file()), "--run", RUN, "--limit", str(questions))
     await someone.until(RUN, lambda run: bool(run["accepted"] == questions), limit_s=300)
