@@ -27,6 +27,7 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     """What a rollout has done so far.
 
     `turns` counts executor turns; `answer` is the newest answer given, `grade` the judge's;
+    `first_answer` and `first_grade` are those of the first phase (None: none, or not graded apart);
     `warnings` are those of `memories` that told of failures.
     """
 
@@ -42,7 +43,9 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     replans: int = 0
     steps: tuple[Turn, ...] = ()
     answer: str | None = None
+    first_answer: str | None = None
     grade: ev.Grade | None = None
+    first_grade: ev.Grade | None = None
 
 
 def follow(history: Sequence[Payload]) -> Trajectory:
@@ -66,8 +69,10 @@ def follow(history: Sequence[Payload]) -> Trajectory:
         turns=len(kinds) - replans - kinds.count(ev.ToolReturned),
         replans=replans,
         steps=cast("tuple[Turn, ...]", steps),
-        answer=_answer(steps),
+        answer=_answer(reversed(steps)),
+        first_answer=_answer(steps),
         grade=judged.grade if judged else None,
+        first_grade=judged.first_grade if judged else None,
     )
 
 
@@ -97,8 +102,8 @@ def _sources(steps: Sequence[Event]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(source for sources in found for source in sources))
 
 
-def _answer(steps: Sequence[Event]) -> str | None:
-    given = (step.answer for step in reversed(steps) if isinstance(step, ev.TurnAnswered))
+def _answer(steps: Iterable[Event]) -> str | None:
+    given = (step.answer for step in steps if isinstance(step, ev.TurnAnswered))
     return next((answer for answer in given if answer is not None), None)
 
 

@@ -237,12 +237,16 @@ class RolloutFinished(Event, frozen=True, kw_only=True, tag="rollout.finished"):
 
 
 class RolloutJudged(Event, frozen=True, kw_only=True, tag="rollout.judged"):
-    """The grade of the final answer; `parts` are the judge's own scores by name."""
+    """The grade of the final answer; `parts` are the judge's own scores by name.
+
+    `first_grade` is that of the answer before a supplementary plan, in runs that train.
+    """
 
     grade: Grade
     judge: str
     parts: dict[str, float] = {}
     reason: str = ""
+    first_grade: Grade | None = None
 
 
 class RolloutFailed(Event, frozen=True, kw_only=True, tag="rollout.failed"):

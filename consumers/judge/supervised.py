@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from consumers.requests import call, dialogue, prompt, question_of
-from mia_events.effects import Call, ReadLabel, ask
+from mia_events.effects import Call, ModelReply, ReadLabel, ask, ask_all
 from mia_events.grammar import Unparsable, choice, choice_schema
 from mia_events.quoting import quote
 from mia_events.scoring import exact_match, token_f1
@@ -22,18 +22,35 @@ _TEXT_CHARACTERS: Final = 2_000
 
 
 def supervised(task: Task, so_far: Trajectory, answer: str) -> Plan:
-    """Ask the judge, unless there is no label."""
+    """Ask the judge, unless there is no label.
+
+    Where a trainer will use the rollout, the answer before a supplementary plan is graded too.
+    """
     label = yield from ask(ReadLabel(question=question_of(task).id))
     if label.value is None:
         return Step(event=RolloutJudged(grade="unjudged", judge="none", reason="no label"))
-    request = _request(task, so_far.number, answer, label.value)
-    reply = yield from ask(request)
+    final = _request(task, so_far.number, answer, label.value)
+    first = _first_answer(task, so_far)
+    if first is None or first == answer:
+        grade, reason = _grade((yield from ask(final)))
+        first_grade = None if first is None else grade
+    else:
+        request = _request(task, so_far.number, first, label.value, step="judge_first")
+        replies = yield from ask_all((final, request))
+        (grade, reason), (first_grade, _) = map(_grade, replies)
     parts = {"em": exact_match(answer, label.value), "f1": token_f1(answer, label.value)}
-    grade, reason = _grade(reply.text, failed=bool(reply.problem))
-    return Step(event=RolloutJudged(grade=grade, judge=request.model, parts=parts, reason=reason))
+    return Step(
+        event=RolloutJudged(
+            grade=grade, judge=final.model, parts=parts, reason=reason, first_grade=first_grade
+        )
+    )
 
 
-def _request(task: Task, number: int, answer: str, gold: str) -> Call:
+def _first_answer(task: Task, so_far: Trajectory) -> str | None:
+    return so_far.first_answer if task.run.manifest.train and so_far.replans else None
+
+
+def _request(task: Task, number: int, answer: str, gold: str, *, step: str = "judge") -> Call:
     messages = dialogue(
         prompt(task, "judge"),
         quote("question", question_of(task).text, _TEXT_CHARACTERS),
@@ -41,14 +58,14 @@ def _request(task: Task, number: int, answer: str, gold: str) -> Call:
         quote("prediction", answer, _TEXT_CHARACTERS),
     )
     schema = choice_schema("grade", _GRADES)
-    return call(task, "judge", messages, rollout=number, step="judge", schema=schema, tolerate=True)
+    return call(task, "judge", messages, rollout=number, step=step, schema=schema, tolerate=True)
 
 
-def _grade(reply: str, *, failed: bool) -> tuple[Grade, str]:
-    if failed:
+def _grade(reply: ModelReply) -> tuple[Grade, str]:
+    if reply.problem:
         return "unjudged", "the judge failed"
     try:
-        grade: Grade = choice(reply, "grade", _GRADES)
+        grade: Grade = choice(reply.text, "grade", _GRADES)
     except Unparsable:
         return "unjudged", "the judge's reply was malformed"
     return grade, ""

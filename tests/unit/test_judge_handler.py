@@ -6,7 +6,16 @@ from consumers.judge.judge import judge
 from mia_events.effects import Call, Label, ModelReply, ReadLabel
 from mia_events.lifecycle import Kind
 from schemas.envelope import encode_payload
-from schemas.events import Grade, RolloutFinished, RolloutJudged
+from schemas.events import (
+    Grade,
+    Payload,
+    RolloutFinished,
+    RolloutJudged,
+    RolloutProposed,
+    RolloutReplanned,
+    RolloutSubmitted,
+    TurnAnswered,
+)
 from tests.support.drive import QUESTION, drive, task
 from tests.support.histories import answered, submitted
 
@@ -74,3 +83,46 @@ def test_a_sibling_is_judged_as_well() -> None:
     history = [*answered(role="sibling"), RolloutFinished(answer="Scott")]
     reply = ModelReply(text='{"grade": "incorrect"}')
     assert drive(judge, task(Kind.ROLLOUT, history), GOLD, reply).event.grade == "incorrect"
+
+
+def replanned(second: str) -> list[Payload]:
+    """A candidate that answered "Scott", and `second` after a supplementary plan."""
+    return [
+        *answered(),
+        RolloutReplanned(plan="1. More."),
+        TurnAnswered(turn=3, text="", answer=second),
+        RolloutProposed(answer=second),
+        RolloutSubmitted(),
+    ]
+
+
+def test_a_run_that_trains_grades_the_first_answer_too() -> None:
+    """Both are asked for at once, each with a seed of its own."""
+    right, wrong = (ModelReply(text=f'{{"grade": "{g}"}}') for g in ("correct", "incorrect"))
+    driven = drive(
+        judge, task(Kind.ROLLOUT, replanned("Sir Walter"), train=True), GOLD, right, wrong
+    )
+    assert ("correct", "incorrect") == (driven.event.grade, driven.event.first_grade)
+    final, first = driven.asked[1:]
+    assert '<data name="prediction">\nSir Walter\n</data>' in final.messages[1].content
+    assert '<data name="prediction">\nScott\n</data>' in first.messages[1].content
+    assert final.seed != first.seed
+
+
+@pytest.mark.parametrize(
+    "second,train,first_grade", [("Scott", True, "correct"), ("Sir Walter", False, None)]
+)
+def test_the_first_answer_is_graded_apart_only_where_it_matters(
+    second: str, train: bool, first_grade: Grade | None
+) -> None:
+    """An equal answer has an equal grade, and without a trainer nobody asks."""
+    reply = ModelReply(text='{"grade": "correct"}')
+    driven = drive(judge, task(Kind.ROLLOUT, replanned(second), train=train), GOLD, reply)
+    assert first_grade == driven.event.first_grade
+
+
+def test_a_first_answer_that_could_not_be_graded_is_unjudged() -> None:
+    """The final answer keeps its grade."""
+    replies = ModelReply(text='{"grade": "correct"}'), ModelReply(text="A")
+    driven = drive(judge, task(Kind.ROLLOUT, replanned("Sir Walter"), train=True), GOLD, *replies)
+    assert ("correct", "unjudged") == (driven.event.grade, driven.event.first_grade)

@@ -1,0 +1,88 @@
+"""Which groups an update is made from, and how far what they sampled has drifted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import exp, fsum
+from typing import Final, Protocol
+from uuid import UUID
+
+import msgspec
+
+from schemas.events import Event, LearnerTrained
+
+BASE: Final = "base"
+
+
+class Graded(Protocol):
+    """A group that no update has used: its place in the run, and the version that wrote its
+    plans.
+    """
+
+    @property
+    def question(self) -> UUID:
+        """The group's question."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """Its place in the run."""
+        ...
+
+    @property
+    def policy(self) -> str:
+        """The version that its rollouts were sampled from."""
+        ...
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """The questions to train from and those that are too old and stay memory only, by position."""
+
+    chosen: tuple[UUID, ...] = ()
+    stale: tuple[UUID, ...] = ()
+
+
+def select(
+    groups: Iterable[Graded], *, lineage: Sequence[str], staleness: int, limit: int | None = None
+) -> Selection:
+    """The first `limit` groups by position whose version is at most `staleness` updates old.
+
+    `lineage` is the chain of versions from the base to the one that is trained next. A version
+    beside it, such as one that was rolled back, is too old whenever it was made.
+    """
+    ages = {policy: age for age, policy in enumerate(reversed(lineage))}
+    ordered = sorted(groups, key=lambda one: one.position)
+    fresh = [one for one in ordered if ages.get(one.policy, staleness + 1) <= staleness]
+    kept = {one.question for one in fresh}
+    return Selection(
+        chosen=tuple(one.question for one in fresh[:limit]),
+        stale=tuple(one.question for one in ordered if one.question not in kept),
+    )
+
+
+def lineage_of(history: Iterable[Event], policy: str) -> tuple[str, ...]:
+    """The chain of parents from the base to `policy`, by the learner's own events.
+
+    Raises `LookupError` for a version that none of them made.
+    """
+    parents = {event.policy: event.parent for event in history if isinstance(event, LearnerTrained)}
+    chain = [policy]
+    while chain[-1] != BASE:
+        if chain[-1] not in parents:
+            raise LookupError(f"this run never made version {chain[-1]}")
+        chain.append(parents[chain[-1]])
+    return tuple(reversed(chain))
+
+
+def effective_sample_size(log_ratios: Sequence[float]) -> float:
+    """The share in (0, 1] of samples that importance weights exp(log ratio) leave (Kish 1965):
+    (sum w)^2 / (n sum w^2). Raises `ValueError` without samples.
+    """
+    if not log_ratios:
+        raise ValueError("no samples have no effective size")
+    highest = max(log_ratios)
+    weights = [exp(ratio - highest) for ratio in log_ratios]
+    return fsum(weights) ** 2 / (len(weights) * fsum(weight * weight for weight in weights))
+
+
+__all__ = ["BASE", "Graded", "Selection", "effective_sample_size", "lineage_of", "select"]

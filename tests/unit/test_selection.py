@@ -1,0 +1,117 @@
+"""Which groups an update takes, and how far answering may run ahead."""
+
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mia_events.learning.governor import Governor
+from mia_events.learning.selection import effective_sample_size, lineage_of, select
+from schemas.events import LearnerSealed, LearnerTrained
+
+LINEAGE = ("base", "planner@v1", "planner@v3")
+
+
+class Group(msgspec.Struct, frozen=True):
+    """A graded group."""
+
+    position: int
+    policy: str = "planner@v3"
+
+    @property
+    def question(self) -> UUID:
+        """Named after the position."""
+        return UUID(int=self.position)
+
+
+def trained(policy: str, parent: str) -> LearnerTrained:
+    """An update."""
+    return LearnerTrained(
+        number=0, generation=1, policy=policy, parent=parent, adapter_sha256="", data_sha256="",
+        optimizer_sha256="", groups=1, rows=1,
+    )  # fmt: skip
+
+
+def test_a_batch_takes_the_first_groups_by_position() -> None:
+    """However they arrive."""
+    found = select([Group(3), Group(1), Group(2)], lineage=LINEAGE, staleness=1, limit=2)
+    assert ((UUID(int=1), UUID(int=2)), ()) == (found.chosen, found.stale)
+
+
+@pytest.mark.parametrize("staleness,chosen", [(0, [2]), (1, [1, 2]), (2, [0, 1, 2])])
+def test_groups_beyond_the_bound_stay_memory(staleness: int, chosen: list[int]) -> None:
+    """Age is counted in updates that were served, not in version numbers."""
+    groups = [Group(0, "base"), Group(1, "planner@v1"), Group(2)]
+    found = select(groups, lineage=LINEAGE, staleness=staleness)
+    assert chosen == [question.int for question in found.chosen]
+    assert {0, 1, 2} - set(chosen) == {question.int for question in found.stale}
+
+
+def test_a_version_beside_the_lineage_is_too_old() -> None:
+    """What a rolled back version sampled says nothing of its parent."""
+    found = select([Group(0, "planner@v2")], lineage=LINEAGE, staleness=9)
+    assert ((), (UUID(int=0),)) == (found.chosen, found.stale)
+
+
+@given(st.lists(st.sampled_from(["base", "planner@v1", "planner@v2", "planner@v3"]), max_size=9),
+       st.integers(0, 3))  # fmt: skip
+def test_every_group_is_chosen_or_named_as_stale(policies: list[str], staleness: int) -> None:
+    """None is lost, none is both."""
+    groups = [Group(place, policy) for place, policy in enumerate(policies)]
+    found = select(groups, lineage=LINEAGE, staleness=staleness)
+    assert list(range(len(groups))) == sorted(one.int for one in found.chosen + found.stale)
+
+
+def test_a_lineage_follows_parents() -> None:
+    """A version that was held back has no children, so it is in no lineage but its own."""
+    history = [
+        trained("planner@v1", "base"),
+        LearnerSealed(number=0, generation=1, training="promoted", policy="planner@v1"),
+        trained("planner@v2", "planner@v1"),
+        trained("planner@v3", "planner@v1"),
+    ]
+    assert LINEAGE == lineage_of(history, "planner@v3")
+    assert ("base",) == lineage_of(history, "base")
+    with pytest.raises(LookupError, match="planner@v9"):
+        lineage_of(history, "planner@v9")
+
+
+def test_equal_weights_leave_every_sample() -> None:
+    """And one that outweighs all leaves one."""
+    assert pytest.approx(1.0) == effective_sample_size([0.3] * 4)
+    assert pytest.approx(0.25) == effective_sample_size([800.0, 0.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match="no samples"):
+        effective_sample_size([])
+
+
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=20), st.floats(-500, 500))
+def test_the_effective_size_knows_no_scale(ratios: list[float], shift: float) -> None:
+    """It lies between one sample and all of them."""
+    size = effective_sample_size(ratios)
+    assert 1 / len(ratios) - 1e-9 <= size <= 1 + 1e-9
+    assert pytest.approx(size, rel=1e-6) == effective_sample_size([x + shift for x in ratios])
+
+
+def test_a_bound_below_the_lag_is_refused() -> None:
+    """It would throw away what was graded in time."""
+    assert Governor(lag=1, staleness=1, batch_size=4).problem == ""
+    assert "lag 2 a group may be 2 updates old" in (
+        Governor(lag=2, staleness=1, batch_size=4).problem
+    )
+
+
+@given(st.integers(0, 3), st.integers(0, 9), st.integers(0, 9))
+def test_a_batch_is_never_more_than_the_lag_ahead(lag: int, batch: int, sealed: int) -> None:
+    """The rule by which the ledger opens batches."""
+    opens = Governor(lag=lag, staleness=lag, batch_size=4).may_open(batch, sealed)
+    assert (batch - sealed <= lag) == opens
+
+
+@given(st.integers(0, 3), st.integers(1, 9), st.integers(0, 99))
+def test_live_questions_wait_while_too_much_is_unlearned(lag: int, size: int, open_: int) -> None:
+    """One batch is learned from while `lag` others are answered."""
+    room = Governor(lag=lag, staleness=lag, batch_size=size).room(open_)
+    assert room >= 0
+    assert room + open_ == max(open_, (lag + 1) * size)
