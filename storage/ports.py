@@ -95,6 +95,7 @@ class Emitted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Outcome = Literal["committed", "lost", "conflict"]
+PolicyState = Literal["candidate", "promoted", "held_back", "rolled_back"]
 
 
 class CommitResult(msgspec.Struct, frozen=True):
@@ -308,26 +309,8 @@ class LabelStore(Protocol):
         ...
 
 
-class Artifacts(Protocol):
-    """Bytes by content hash."""
-
-    async def put(self, data: bytes) -> str:
-        """Store and return the SHA-256 hex digest; durable when it returns."""
-        ...
-
-    async def get(self, sha256: str) -> bytes:
-        """Read back, verified. Raises `LookupError` or `ValueError` when damaged."""
-        ...
-
-
-PolicyState = Literal["candidate", "promoted", "held_back", "rolled_back"]
-
-
 class PolicyRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A planner version of a run as it is registered; immutable but for its state.
-
-    `name` is `planner@vN` with N = `number`, `parent` another's or `base`. Digests are in hex.
-    """
+    """A planner version as it is registered; see `mia_events.steps.NewVersion`."""
 
     run_no: int
     number: int
@@ -338,39 +321,38 @@ class PolicyRow(msgspec.Struct, frozen=True, kw_only=True):
     adapter_sha256: str
     optimizer_sha256: str
     data_sha256: str
+    record: bytes
     event_id: UUID
     at: datetime
 
 
-class PolicyPin(msgspec.Struct, frozen=True, kw_only=True):
-    """A version that must be served now, by its weights, and why (in words, sorted)."""
-
-    run_no: int
-    name: str
-    adapter_sha256: str
-    why: tuple[str, ...]
-
-
 class Policies(Protocol):
-    """Reads of the registered planner versions."""
+    """The registry of planner versions; versions are added by the commits that make them."""
 
-    async def versions(self, run_no: int) -> list[PolicyRow]:
-        """All of a run, by number."""
+    async def list(self, run_no: int) -> tuple[PolicyRow, ...]:
+        """A run's versions, oldest first."""
         ...
 
-    async def version(self, run_no: int, name: str) -> PolicyRow:
-        """One of a run by name. Raises `LookupError`."""
+    async def get(self, run_no: int, name: str) -> PolicyRow | None:
+        """A version by its name, such as ``planner@v3``; None when it is not registered."""
         ...
 
-    async def record(self, run_no: int, name: str) -> bytes:
-        """What a version was made of, as JSON. Raises `LookupError`."""
-        ...
-
-    async def wanted(self) -> list[PolicyPin]:
-        """Every version that a server must have, of all unfinished runs: what new questions are
-        pinned to, what unfinished batches and questions are, the best one, and the one that the
-        guard looks at.
+    async def wanted(self) -> tuple[PolicyRow, ...]:
+        """Versions of unfinished runs that requests may name: those that serve, those that an
+        unfinished batch or question is pinned to, and those that a guard is looking at.
         """
+        ...
+
+
+class Artifacts(Protocol):
+    """Bytes by content hash."""
+
+    async def put(self, data: bytes) -> str:
+        """Store and return the SHA-256 hex digest; durable when it returns."""
+        ...
+
+    async def get(self, sha256: str) -> bytes:
+        """Read back, verified. Raises `LookupError` or `ValueError` when damaged."""
         ...
 
 
@@ -394,7 +376,6 @@ __all__ = [
     "Pending",
     "PendingCommit",
     "Policies",
-    "PolicyPin",
     "PolicyRow",
     "PolicyState",
     "Sent",
