@@ -30,7 +30,7 @@ export UV TORCH_SPEC TORCH_INDEX
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit contract simulation integration engines bench lint format evidence chaos docs env \
+.PHONY: help demo test unit contract simulation integration ratios engines bench lint format evidence chaos docs env \
 	env-serve lock clean distclean
 
 help: ## show this list
@@ -40,13 +40,16 @@ help: ## show this list
 demo: $(CORE) $(SERVE) ## ten questions, shown as they happen (QUESTIONS=file for others)
 	$(BIN)/mia demo $(if $(QUESTIONS),'$(QUESTIONS)')
 
-test: lint unit contract simulation integration engines ## lint and every tier of tests
+test: lint unit contract simulation integration ratios engines ## lint and every tier of tests
 
 unit contract simulation integration: $(CORE) ## one tier: integration has real Kafka and Postgres
 	$(BIN)/python -m pytest tests/$@
 
 engines: $(CORE) $(SERVE) ## the tier with real vLLM
 	$(BIN)/python -m pytest tests/engines
+
+ratios: $(CORE) ## one step's time against a floor of the same run
+	$(BIN)/python -m ops.bench --short
 
 bench: $(CORE) ## measure steps per second and latency, and compare with the baselines
 	$(BIN)/python -m ops.bench
