@@ -14,9 +14,13 @@ from schemas.envelope import decode_payload
 from schemas.events import RolloutOpened
 from storage.postgres.replay import RecordedEvent, Recording
 
-__all__ = ["batch", "rollouts", "status"]
+__all__ = ["Erased", "batch", "rollouts", "status"]
 
 _CONSOLIDATED = "question.consolidated"
+
+
+class Erased(Exception):
+    """A payload that a step read is not there any more."""
 
 
 def status(kind: Kind, events: tuple[RecordedEvent, ...]) -> str | None:
@@ -45,7 +49,7 @@ def rollouts(
 
 
 def _view(events: tuple[RecordedEvent, ...], bodies: Mapping[UUID, bytes]) -> RolloutView:
-    history = tuple(bodies.get(event.id) or event.body or b"" for event in events)
+    history = tuple(bodies.get(event.id) or _body(event) for event in events)
     opened = decode_payload(history[0])
     return RolloutView(
         number=opened.number if isinstance(opened, RolloutOpened) else 0,
@@ -63,6 +67,12 @@ def batch(recording: Recording, number: int) -> Consolidated:
             continue
         last = [e for e in recording.streams[question] if e.type == _CONSOLIDATED]
         if last:
-            body = msgspec.Raw(last[-1].body or b"")
+            body = msgspec.Raw(_body(last[-1]))
             found.append(ConsolidatedQuestion(question=question, position=view.position, body=body))
     return Consolidated(tuple(sorted(found, key=lambda item: item.position)))
+
+
+def _body(event: RecordedEvent) -> bytes:
+    if event.body is None:
+        raise Erased
+    return event.body

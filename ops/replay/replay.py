@@ -18,8 +18,9 @@ from mia_events.commits import Guard, step_commit
 from mia_events.effect_codec import Reply, decode_reply, effect_kind, request_sha
 from mia_events.effects import Label, ReadBatch, ReadLabel, ReadRollouts
 from mia_events.lifecycle import Kind
-from mia_events.steps import Handler, Stage, Task
+from mia_events.steps import Handler, QuestionView, Stage, Task
 from ops.replay import reads
+from ops.replay.reads import Erased
 from schemas.envelope import decode_payload
 from storage.postgres.replay import RecordedEffect, RecordedEvent, Recording
 
@@ -115,12 +116,14 @@ class _Replay:
     def step(self, command: RecordedEvent, event: RecordedEvent) -> None:
         """Take one step again and keep what differs."""
         past = self._recording.streams[command.stream][: command.seq]
-        if any(e.body is None for e in (*past, event)):
-            self.skipped += 1
-            return
         self.steps += 1
         try:
+            if any(e.body is None for e in (*past, event)):
+                raise Erased  # noqa: TRY301 - as if a read had met it
             self._again(command, event, self._task(command, past))
+        except Erased:
+            self.steps -= 1
+            self.skipped += 1
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is the finding
             self.differences.append(
                 Difference(
@@ -134,10 +137,9 @@ class _Replay:
             )
 
     def _task(self, command: RecordedEvent, past: tuple[RecordedEvent, ...]) -> Task:
-        owned = command.kind in (Kind.ROLLOUT, Kind.QUESTION) and command.question is not None
         return Task(
             run=self._recording.run,
-            question=self._recording.questions[command.question] if owned else None,  # type: ignore[index]  # `owned` says so
+            question=self._question(command),
             stream=command.stream,
             kind=command.kind,
             status=reads.status(command.kind, past) or "",
@@ -145,6 +147,14 @@ class _Replay:
             event_id=command.id,
             history=tuple(decode_payload(self._body(event)) for event in past),
         )
+
+    def _question(self, command: RecordedEvent) -> QuestionView | None:
+        if command.kind not in (Kind.ROLLOUT, Kind.QUESTION) or command.question is None:
+            return None
+        try:
+            return self._recording.questions[command.question]
+        except KeyError:
+            raise Erased from None
 
     def _body(self, event: RecordedEvent) -> bytes:
         return self._bodies.get(event.id) or event.body or b""
@@ -198,8 +208,10 @@ class _Replay:
             case ReadBatch(number=number):
                 return reads.batch(self._recording, number)
         row = recorded.get(ask.ordinal)
-        if row is None or row.result is None:
+        if row is None:
             raise _Left(f"request {ask.ordinal} ({effect_kind(ask.effect)}) is not recorded")
+        if row.result is None:
+            raise Erased
         self._check(ask, row)
         reply = decode_reply(ask.effect, row.result)
         return self._relabelled(ask, reply)

@@ -46,7 +46,9 @@ class RecordedEffect(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
-    """Events by stream in order, effects by command and ordinal, questions, each one's batch."""
+    """Events by stream in order, effects by command and ordinal, each question's batch, and the
+    questions whose own payload was not erased.
+    """
 
     run: RunView
     streams: dict[UUID, tuple[RecordedEvent, ...]]
@@ -84,7 +86,7 @@ async def _read(connection: asyncpg.Connection[Any], run: str) -> Recording:
         ),
         streams=_streams(await connection.fetch(_Q["events"], number)),
         effects=_effects(await connection.fetch(_Q["effects"], number)),
-        questions={row["id"]: question_view(row, row["id"]) for row in rows},
+        questions={row["id"]: question_view(row, row["id"]) for row in rows if row["asked"]},
         batches={row["id"]: row["batch"] for row in rows},
         buried=frozenset(r["event_id"] for r in await connection.fetch(_Q["buried"], number)),
     )
