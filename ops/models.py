@@ -1,23 +1,25 @@
 """Which model serves a role, and where: an endpoint of the settings, or the embedded vLLM."""
 
 from collections.abc import Mapping
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from consumers.effects.model_client import Endpoint
 from mia_events.steps import ModelChoice
 from ops.embedded import report
 from ops.embedded.jars import cache_folder
 from ops.embedded.state import Home
-from ops.embedded.vllm_server import CHAT_MODEL, EMBEDDING_MODEL, Adapters, VllmServer
+from ops.embedded.vllm_server import CHAT_MODEL, EMBEDDING_MODEL, Adapters, ChatModel, VllmServer
 from ops.embedded.vllm_server import chat_server as _chat
 from ops.embedded.vllm_server import embedding_server as _embedding
 from ops.environments import find_serve_environment, serve_folder
 from ops.errors import Refused
-from ops.settings import ModelSettings, Settings, read_secret
+from ops.settings import EmbeddedSettings, ModelSettings, Settings, read_secret
 
 __all__ = [
     "ROLES",
     "adapters_of",
+    "chat_model",
     "choices",
     "embedded_ports",
     "embedded_servers",
@@ -26,6 +28,7 @@ __all__ = [
     "needs_embedded",
     "planner_replicas",
     "ports_in_use",
+    "served_chat_model",
 ]
 
 CHAT: Final = "chat"
@@ -42,7 +45,45 @@ def needs_embedded(settings: Settings) -> bool:
 
 def choices(settings: Settings) -> dict[str, ModelChoice]:
     """Return each role's model and sampling, to be pinned by a run."""
-    return {role: _choice(role, _of(settings, role)) for role in ROLES}
+    chat = served_chat_model(settings)
+    return {role: _choice(role, _of(settings, role), chat) for role in ROLES}
+
+
+def served_chat_model(settings: Settings) -> str:
+    """Return what requests call the embedded chat model: the settings', else that of a stack that
+    was started with another one, else the one in the box.
+    """
+    if settings.embedded.model:
+        return chat_model(settings.embedded).name
+    return report.read(Home(Path(settings.home).absolute())).chat_model or CHAT_MODEL
+
+
+def chat_model(embedded: EmbeddedSettings) -> ChatModel:
+    """Return the model that settings name. A folder is called by its name.
+
+    Raises:
+        Refused: it looks like a folder, and there is none.
+    """
+    folder = Path(embedded.model).expanduser()
+    if folder.is_dir():
+        model, name = str(folder.absolute()), folder.absolute().name
+    elif embedded.model.startswith(("/", ".", "~")):
+        raise Refused(
+            f"there is no checkpoint folder {embedded.model}",
+            "Correct embedded.model, or name a Hugging Face id.",
+        )
+    else:
+        model = name = embedded.model
+    return ChatModel(model=model, name=name, **_running(embedded))
+
+
+def _running(embedded: EmbeddedSettings) -> dict[str, Any]:
+    return {
+        "dtype": embedded.dtype,
+        "eager": not embedded.compiled,
+        "context_tokens": embedded.context_tokens,
+        "kv_cache_gib": embedded.kv_cache_gib,
+    }
 
 
 def endpoints(settings: Settings, ports: Mapping[str, int]) -> dict[str, Endpoint]:
@@ -66,9 +107,15 @@ def embedded_servers(settings: Settings, home: Home) -> list[VllmServer]:
     cache = cache_folder().with_name("vllm")  # what vLLM compiles serves every stack of this user
     chat, _ = home.port(CHAT, settings.embedded.chat_port)
     embedding, _ = home.port(EMBEDDING, settings.embedded.embedding_port)
-    adapters = adapters_of(settings)
+    served = (
+        chat_model(settings.embedded)
+        if settings.embedded.model
+        else ChatModel(
+            model=str(environment.chat_model), name=CHAT_MODEL, **_running(settings.embedded)
+        )
+    )
     return [
-        _chat(environment, chat, cache, adapters=adapters),
+        _chat(environment, chat, cache, chat=served, adapters=adapters_of(settings)),
         _embedding(environment, embedding, cache),
     ]
 
@@ -124,8 +171,8 @@ def _of(settings: Settings, role: str) -> ModelSettings:
     return found
 
 
-def _choice(role: str, model: ModelSettings) -> ModelChoice:
-    embedded = EMBEDDING_MODEL if role == "embedder" else CHAT_MODEL
+def _choice(role: str, model: ModelSettings, chat: str) -> ModelChoice:
+    embedded = EMBEDDING_MODEL if role == "embedder" else chat
     if model.base_url and not model.model:
         raise Refused(
             f"models.{role} has a base_url and no model",

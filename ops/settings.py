@@ -170,6 +170,10 @@ class ApiSettings(_Section, frozen=True):
 class EmbeddedSettings(_Section, frozen=True):
     """The processes that `mia up` starts itself. A port of 0 picks a free one and keeps it.
 
+    `model`, a Hugging Face id or a checkpoint folder, is served for chat instead of the one in the
+    box, in `dtype`, with `context_tokens` for prompt and reply together; `compiled` starts slower
+    and runs faster; `kv_cache_gib` is the memory for requests in flight.
+
     `kafka_jars` is a folder of the pinned jars and `java` a Java program, for machines without a
     way out; `postgres_user` is who Postgres runs as when we are root. `workers` and `models` say
     whether worker processes and vLLM are started too.
@@ -183,6 +187,11 @@ class EmbeddedSettings(_Section, frozen=True):
     retrieval_port: int = 0
     workers: bool = True
     models: bool = True
+    model: str = ""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    compiled: bool = False
+    context_tokens: Annotated[int, msgspec.Meta(ge=512)] = 8_192
+    kv_cache_gib: Annotated[int, msgspec.Meta(ge=1)] = 1
     kafka_heap_mb: int = 512
     kafka_retention_hours: int = 168
     kafka_jars: str = ""

@@ -20,9 +20,10 @@ from ops.demo import Outcome, own_questions, show
 from ops.embedded import report
 from ops.embedded.daemon import Daemon
 from ops.embedded.state import Home
+from ops.embedded.vllm_server import CHAT_MODEL
 from ops.environments import find_serve_environment, serve_folder
 from ops.errors import Refused
-from ops.models import needs_embedded
+from ops.models import needs_embedded, served_chat_model
 from ops.settings import Settings, load_settings
 
 __all__ = ["demo"]
@@ -30,7 +31,8 @@ __all__ = ["demo"]
 _POLL_S = 0.3
 _SMALL_MODEL = """
 These answers are a 135-million-parameter model's: they show the mechanism, not the skill. For a
-model that knows more, name any OpenAI-compatible endpoint, or another one for a single role:
+model that knows more, `mia demo --model ID` serves any Hugging Face id or checkpoint folder here;
+or name any OpenAI-compatible endpoint, or another one for a single role:
   MIA_MODELS__DEFAULT__BASE_URL=http://HOST:PORT/v1 MIA_MODELS__DEFAULT__MODEL=NAME
   MIA_MODELS__EMBEDDER__BASE_URL=… MIA_MODELS__EMBEDDER__MODEL=…  (384 dimensions)"""
 _NEXT = """
@@ -38,7 +40,9 @@ Next: `mia up` for a stack that stays, `mia publish FILE`, `mia answers -f`, `mi
 README.md has the rest. `mia demo --home FOLDER` keeps what this one leaves."""
 
 
-def demo(file: Path | None = None, /, *, limit: int | None = None, rollouts: int = 2) -> None:
+def demo(
+    file: Path | None = None, /, *, limit: int | None = None, rollouts: int = 2, model: str = ""
+) -> None:
     """Answer ten questions with a real stack and real models, and show every step.
 
     The stack lives in a temporary folder and is stopped at the end; with --home it is kept there,
@@ -49,7 +53,11 @@ def demo(file: Path | None = None, /, *, limit: int | None = None, rollouts: int
         file: Questions in HotpotQA's format instead of the project's own.
         limit: How many of them.
         rollouts: Attempts per question.
+        model: A Hugging Face id or a checkpoint folder that vLLM serves instead of the small one in
+            the box.
     """
+    if model:
+        os.environ["MIA_EMBEDDED__MODEL"] = model
     with _home() as own:
         settings = load_settings()
         _require_models(settings)
@@ -153,7 +161,7 @@ def _print_verdict(outcome: Outcome, settings: Settings, temporary: object) -> N
     )
     for fault in outcome.report.faults:
         out.print(f"  {msgspec.json.encode(fault).decode()}", markup=False, style="red")
-    if needs_embedded(settings):
+    if needs_embedded(settings) and served_chat_model(settings) == CHAT_MODEL:
         out.print(_SMALL_MODEL, markup=False)
     kept = f"\nRun {outcome.run} is kept in {settings.home}."
     out.print(_NEXT if temporary else kept, markup=False)

@@ -21,6 +21,7 @@ from ops.embedded.report import Report
 from ops.embedded.state import Home
 from ops.embedded.supervisor import end_leftovers
 from ops.errors import Refused
+from ops.models import served_chat_model
 from ops.settings import Settings, load_settings
 
 __all__ = ["down", "examine", "reset", "show_logs", "status", "up"]
@@ -30,14 +31,20 @@ _STOP_PATIENCE_S = 60.0
 _DOWN = 3
 
 
-def up(*, foreground: bool = False, models: bool = True, workers: bool = True) -> None:
+def up(
+    *, foreground: bool = False, model: str = "", models: bool = True, workers: bool = True
+) -> None:
     """Start Kafka, Postgres, vLLM and the workers, and wait until all answer.
 
     Args:
         foreground: Stay, and stop all on Ctrl-C.
+        model: A Hugging Face id or a checkpoint folder that vLLM serves for chat instead of the
+            small one in the box (as embedded.model).
         models: Start vLLM for roles without a base_url (as embedded.models).
         workers: Start worker processes (as embedded.workers).
     """
+    if model:
+        os.environ["MIA_EMBEDDED__MODEL"] = model
     if not models:
         os.environ["MIA_EMBEDDED__MODELS"] = "false"
     if not workers:
@@ -46,6 +53,7 @@ def up(*, foreground: bool = False, models: bool = True, workers: bool = True) -
     home = _home(settings)
     if home.is_held() and not foreground:
         _wait_for_other(home)
+        _refuse_another_model(model, settings)
         return
     from ops import doctor  # noqa: PLC0415 - its checks know every part of the stack
 
@@ -54,6 +62,12 @@ def up(*, foreground: bool = False, models: bool = True, workers: bool = True) -
         _stay(settings, home)
     else:
         _start(home)
+
+
+def _refuse_another_model(model: str, settings: Settings) -> None:
+    served = report.read(_home(settings)).chat_model
+    if model and served != served_chat_model(settings):
+        raise Refused(f"the stack that is up serves {served}", "Stop it first with `mia down`.")
 
 
 def down() -> None:

@@ -15,9 +15,10 @@ from ops.audit import Report, audit
 from ops.cli.connected import Connected
 from ops.cli.ingest import read_benchmark, seal_and_publish
 from ops.cli.stack_view import console
+from ops.embedded.vllm_server import CHAT_MODEL
 from ops.errors import Refused
 from ops.manifest import manifest_of
-from ops.models import choices, needs_embedded
+from ops.models import choices, needs_embedded, served_chat_model
 from ops.settings import Settings
 from ops.story import Line, Story, Told
 from storage.postgres.ledger import PostgresLedger
@@ -101,7 +102,7 @@ async def show(
 
 def _manifest(settings: Settings, rollouts: int) -> Manifest:
     roles, turns = choices(settings), None
-    if needs_embedded(settings):
+    if needs_embedded(settings) and served_chat_model(settings) == CHAT_MODEL:
         roles, turns = {role: _brief(role, one) for role, one in roles.items()}, _TURNS
     return manifest_of(
         settings,

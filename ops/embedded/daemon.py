@@ -23,7 +23,7 @@ from ops.embedded.spec import ChildStatus
 from ops.embedded.stack import EmbeddedStack
 from ops.embedded.state import Home
 from ops.errors import Refused
-from ops.models import missing_models
+from ops.models import missing_models, served_chat_model
 from ops.processes import children
 from ops.retrieval.child import check_service
 from ops.settings import Settings, load_settings
@@ -80,6 +80,7 @@ class Daemon:
                 notes=(*stack.notes, *missing_models(self._settings)),
                 bootstrap_servers=stack.bootstrap_servers,
                 postgres=where,
+                chat_model=served_chat_model(self._settings),
             )
             up(self._report)
             try:

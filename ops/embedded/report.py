@@ -16,7 +16,8 @@ class Report(msgspec.Struct, frozen=True):
     """The state of a stack. `phase` is starting, up, stopping, down, failed or lost.
 
     `lost` is never written: the supervisor died without a word. `message` is what one waits for, or
-    what failed. No secret stands in it: the database is named without its password.
+    what failed, `chat_model` what vLLM's requests call its model. No secret stands in it: the
+    database is named without its password.
     """
 
     phase: str
@@ -25,6 +26,7 @@ class Report(msgspec.Struct, frozen=True):
     message: str = ""
     bootstrap_servers: str = ""
     postgres: str = ""
+    chat_model: str = ""
     children: Sequence[ChildStatus] = ()
     notes: Sequence[str] = ()
 

@@ -16,6 +16,7 @@ __all__ = [
     "CHAT_MODEL",
     "EMBEDDING_MODEL",
     "Adapters",
+    "ChatModel",
     "VllmServer",
     "chat_server",
     "embedding_server",
@@ -27,7 +28,6 @@ EMBEDDING_MODEL = "all-minilm-l6-v2"
 # A first start compiles the byte code of all that it imports, on a busy machine for minutes.
 _READY_PATIENCE_S = 600.0
 _CHILD = Path(__file__).with_name("vllm_child.py")
-_CHAT = ("--max-model-len", "8192")
 # Whitespace is legal anywhere in JSON, and a small model under a grammar loses itself in it.
 _STRICT_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
 
@@ -132,30 +132,52 @@ class VllmServer:
             await response.read()
 
 
+@dataclass(frozen=True)
+class ChatModel:
+    """What is served for chat: `model` is a checkpoint folder or a Hugging Face id, `name` what
+    requests call it; the rest as in `VllmServer`.
+    """
+
+    model: str
+    name: str
+    dtype: str = "float32"
+    eager: bool = True
+    context_tokens: int = 8_192
+    kv_cache_gib: int = 1
+
+
 def chat_server(
     environment: ServeEnvironment,
     port: int,
     cache: Path,
     *,
     api_key: str = "",
-    eager: bool = True,
+    chat: ChatModel | None = None,
     adapters: Adapters | None = None,
 ) -> VllmServer:
-    """Serve SmolLM2-135M-Instruct for chat on every core, and `adapters` on it."""
+    """Serve a model for chat on every core (the one in the box, unless `chat` names another), and
+    `adapters` on it.
+    """
+    chat = chat or ChatModel(model=str(environment.chat_model), name=CHAT_MODEL)
     probe = [{"role": "user", "content": "Say yes."}]
     return VllmServer(
         name="vllm-chat",
         python=environment.python,
-        model=str(environment.chat_model),
-        served_name=CHAT_MODEL,
+        model=chat.model,
+        served_name=chat.name,
         port=port,
         cache=cache,
         path="chat/completions",
-        probe={"model": CHAT_MODEL, "messages": probe, "max_tokens": 1},
-        options=(*_CHAT, "--structured-outputs-config", json.dumps(_STRICT_JSON)),
+        probe={"model": chat.name, "messages": probe, "max_tokens": 1},
+        options=(
+            *("--max-model-len", str(chat.context_tokens)),
+            *("--structured-outputs-config", json.dumps(_STRICT_JSON)),
+        ),
         api_key=api_key,
-        eager=eager,
+        dtype=chat.dtype,
+        eager=chat.eager,
         threads=os.cpu_count() or 1,
+        kv_cache_gib=chat.kv_cache_gib,
         adapters=adapters,
     )
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from ops import environments
-from ops.embedded.vllm_server import CHAT_MODEL, chat_server, embedding_server
+from ops.embedded.vllm_server import CHAT_MODEL, ChatModel, chat_server, embedding_server
 from ops.environments import (
     ServeEnvironment,
     TorchBuild,
@@ -127,8 +127,9 @@ def test_a_chat_server_listens_on_loopback_under_its_served_name() -> None:
 
 def test_eager_is_a_choice() -> None:
     """Compiling pays off in long runs only, so it is not the default."""
+    compiled = ChatModel(model="/e/chat", name="chat", eager=False)
     assert "--enforce-eager" in chat_server(_ENVIRONMENT, 8000, Path("/c")).argv()
-    assert "--enforce-eager" not in chat_server(_ENVIRONMENT, 1, Path("/c"), eager=False).argv()
+    assert "--enforce-eager" not in chat_server(_ENVIRONMENT, 1, Path("/c"), chat=compiled).argv()
 
 
 def test_an_embedding_server_pools() -> None:
