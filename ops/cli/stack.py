@@ -21,7 +21,6 @@ from ops.embedded.report import Report
 from ops.embedded.state import Home
 from ops.embedded.supervisor import end_leftovers
 from ops.errors import Refused
-from ops.models import served_chat_model
 from ops.settings import Settings, load_settings
 
 __all__ = ["down", "examine", "reset", "show_logs", "status", "up"]
@@ -65,6 +64,8 @@ def up(
 
 
 def _refuse_another_model(model: str, settings: Settings) -> None:
+    from ops.models import served_chat_model  # noqa: PLC0415 - it knows the clients of models
+
     served = report.read(_home(settings)).chat_model
     if model and served != served_chat_model(settings):
         raise Refused(f"the stack that is up serves {served}", "Stop it first with `mia down`.")
