@@ -1,0 +1,1 @@
+"""Planner versions at the servers of the planner: what the registry wants there is there."""

@@ -1,0 +1,109 @@
+"""Adapters as servers read them: folders made from artifacts, one for each version, for good."""
+
+import asyncio
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+from mia_events.learning.versions import is_served_name
+from storage.ports import Artifacts
+
+__all__ = ["AdapterFolders", "Damaged", "unpack"]
+
+#: What an adapter is made of, as PEFT and vLLM name it.
+FILES: Final = frozenset({"adapter_config.json", "adapter_model.safetensors"})
+_MOST_BYTES: Final = 1 << 34
+
+
+class Damaged(ValueError):
+    """An artifact that is no adapter."""
+
+
+class AdapterFolders:
+    """Adapters under `folder`, by the names that servers give them.
+
+    A name stands for its weights, and a folder is there with all its files or not at all; so one
+    that is there is right, whoever made it.
+    """
+
+    def __init__(self, artifacts: Artifacts, folder: Path) -> None:
+        self._artifacts, self._folder = artifacts, folder
+
+    async def ensure(self, name: str, adapter_sha256: str) -> Path:
+        """Return the folder of a version, made from its artifact if need be.
+
+        Raises:
+            LookupError: there is no such artifact.
+            Damaged: it is no adapter.
+            ValueError: its bytes are not those of its digest.
+        """
+        target = self._folder / name
+        if not target.exists():
+            data = await self._artifacts.get(adapter_sha256)
+            await asyncio.to_thread(unpack, data, target)
+        return target
+
+    def forget(self, keep: Collection[str], *, idle_s: float) -> list[str]:
+        """Remove folders of versions not in `keep` that are older than `idle_s`; their names."""
+        if not self._folder.exists():
+            return []
+        old = [
+            path
+            for path in self._folder.iterdir()
+            if is_served_name(path.name)
+            and path.name not in keep
+            and path.stat().st_mtime < time.time() - idle_s
+        ]
+        for path in old:
+            shutil.rmtree(path)
+        return sorted(path.name for path in old)
+
+
+def unpack(data: bytes, target: Path) -> None:
+    """Write the files of a packed adapter to the folder `target`, which appears when all are there.
+
+    Raises:
+        Damaged: `data` is no archive of exactly an adapter's files.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target.parent))
+    try:
+        for name, content in _members(data).items():
+            _write(draft / name, content)
+        draft.chmod(0o755)
+        try:
+            draft.rename(target)
+        except OSError:  # another was faster: its files are the same
+            if not target.exists():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _members(data: bytes) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            for member in archive:
+                content = archive.extractfile(member) if member.isfile() else None
+                if content is None or member.name not in FILES or member.size > _MOST_BYTES:
+                    raise Damaged(f"an adapter has no {member.name!r}")
+                found[member.name] = content.read()
+    except tarfile.TarError as error:
+        raise Damaged(f"an adapter is a tar archive: {error}") from error
+    if missing := sorted(FILES - found.keys()):
+        raise Damaged(f"an adapter without {missing[0]}")
+    return found
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,95 @@
+"""A server that takes adapters as vLLM does: its routes, statuses and words, no model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+__all__ = ["LoraServer", "lora_server"]
+
+
+class LoraServer:
+    """What it serves, and what was asked of it. `updating` False: no adapters at run time."""
+
+    def __init__(self, base: str = "base-model", *, updating: bool = True) -> None:
+        self.base, self.updating = base, updating
+        self.adapters: dict[str, str] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.chats: list[dict[str, Any]] = []
+        self.load_s = 0.0
+        self.url = ""
+
+    def application(self) -> web.Application:
+        """Return the routes."""
+        app = web.Application()
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        if self.updating:
+            app.router.add_post("/v1/load_lora_adapter", self._load)
+            app.router.add_post("/v1/unload_lora_adapter", self._unload)
+        return app
+
+    async def _models(self, _: web.Request) -> web.Response:
+        cards: list[dict[str, Any]] = [{"id": self.base, "root": self.base, "parent": None}]
+        cards += [
+            {"id": name, "root": path, "parent": self.base} for name, path in self.adapters.items()
+        ]
+        return _json({"object": "list", "data": cards})
+
+    async def _load(self, request: web.Request) -> web.Response:
+        wish = await request.json()
+        name, path = wish["lora_name"], wish["lora_path"]
+        self.asked.append(("load", name))
+        if name in self.adapters:
+            return _error(400, f"The lora adapter '{name}' has already been loaded.")
+        if not (Path(path) / "adapter_config.json").exists():
+            return _error(404, f"The lora adapter '{name}' cannot be found in {path}.")
+        await asyncio.sleep(self.load_s)
+        self.adapters[name] = path
+        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        self.asked.append(("unload", name))
+        if name not in self.adapters:
+            return _error(404, f"The lora adapter '{name}' cannot be found.")
+        del self.adapters[name]
+        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
+
+    async def _chat(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.chats.append(body)
+        if body["model"] not in {self.base, *self.adapters}:
+            return _error(404, f"The model `{body['model']}` does not exist.")
+        message = {"role": "assistant", "content": f"said by {body['model']}"}
+        choice = {"message": message, "finish_reason": "stop"}
+        return _json({"model": body["model"], "choices": [choice]})
+
+
+@asynccontextmanager
+async def lora_server(server: LoraServer, port: int = 0) -> AsyncIterator[LoraServer]:
+    """Serve on loopback; `server.url` ends in /v1."""
+    runner = web.AppRunner(server.application())
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+def _json(content: object, status: int = 200) -> web.Response:
+    body = msgspec.json.encode(content)
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def _error(status: int, message: str) -> web.Response:
+    return _json({"error": {"message": message, "code": status}}, status)
