@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 
 from mia_events import ids
 from mia_events.lifecycle import TABLES, Kind, Rule, advance, shared_rule
-from mia_events.steps import MemoryWrite, Order, Step, Task
+from mia_events.steps import MemoryWrite, Order, PolicyWrite, Step, Task
 from schemas import events as ev
 from schemas.envelope import encode_payload
 from schemas.events import Event, event_type
@@ -72,6 +72,17 @@ class Join(msgspec.Struct, frozen=True):
     id: UUID
 
 
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What a guard decided on version `candidate`: from here on `serves` does, if it is still
+    `served` that does now.
+    """
+
+    candidate: str
+    state: Literal["promoted", "held_back"]
+    served: str
+    serves: str
+
+
 class StepCommit(msgspec.Struct, frozen=True, kw_only=True):
     """A step, ready for the ledger: the first entry is its own stream's and guards the rest."""
 
@@ -81,6 +92,13 @@ class StepCommit(msgspec.Struct, frozen=True, kw_only=True):
     joins: tuple[Join, ...] = ()
     memory: MemoryWrite | None = None
     generation: int | None = None  #: the memory generation that this step seals
+    policy: PolicyWrite | None = None
+    decision: Decision | None = None
+
+    @property
+    def alone(self) -> bool:
+        """True when it writes rows that share the transaction of this step alone."""
+        return self.memory is not None or self.policy is not None
 
     @property
     def touches(self) -> frozenset[UUID]:
@@ -109,6 +127,8 @@ def step_commit(
         joins=_joins(task, own),
         memory=step.memory,
         generation=step.event.generation if isinstance(step.event, ev.LearnerSealed) else None,
+        policy=step.policy,
+        decision=_decision(task, step.event),
     )
 
 
@@ -199,6 +219,19 @@ def _question_update(task: Task, event: Event) -> QuestionUpdate | None:
     return QuestionUpdate(question=task.stream, **columns)
 
 
+def _decision(task: Task, event: Event) -> Decision | None:
+    """The decision in a seal that follows an update; a guard that failed holds back."""
+    if not isinstance(event, ev.LearnerSealed) or not isinstance(task.command, ev.LearnerTrained):
+        return None
+    trained = task.command
+    return Decision(
+        candidate=trained.policy,
+        state="promoted" if event.training == "promoted" else "held_back",
+        served=trained.parent,
+        serves=event.policy,
+    )
+
+
 def _joins(task: Task, own: Entry) -> tuple[Join, ...]:
     question = _question_id(task)
     if question is None or (own.kind is Kind.ROLLOUT and own.phase is None):
@@ -208,4 +241,4 @@ def _joins(task: Task, own: Entry) -> tuple[Join, ...]:
     return tuple(Join(question, name, ids.join_id(question, name)) for name in names)
 
 
-__all__ = ["Entry", "Guard", "Join", "QuestionUpdate", "StepCommit", "step_commit"]
+__all__ = ["Decision", "Entry", "Guard", "Join", "QuestionUpdate", "StepCommit", "step_commit"]

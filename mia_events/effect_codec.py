@@ -11,22 +11,39 @@ import msgspec
 from mia_events.effects import (
     AnyEffect,
     Call,
+    Candidates,
+    ChooseGroups,
     Consolidated,
     Embed,
+    Groups,
     Label,
     Memories,
     ModelReply,
     ReadBatch,
+    ReadGroups,
     ReadLabel,
     ReadRollouts,
     Recall,
     Rollouts,
     ToolResult,
+    Train,
     UseTool,
     Vectors,
 )
+from mia_events.learning.job import Trained
 
-Reply: TypeAlias = ModelReply | Vectors | ToolResult | Memories | Label | Rollouts | Consolidated
+Reply: TypeAlias = (
+    ModelReply
+    | Vectors
+    | ToolResult
+    | Memories
+    | Label
+    | Rollouts
+    | Consolidated
+    | Candidates
+    | Groups
+    | Trained
+)
 #: What each effect is answered with.
 REPLIES: Final[Mapping[type[Any], type[Any]]] = {
     Call: ModelReply,
@@ -36,6 +53,9 @@ REPLIES: Final[Mapping[type[Any], type[Any]]] = {
     ReadLabel: Label,
     ReadRollouts: Rollouts,
     ReadBatch: Consolidated,
+    ChooseGroups: Candidates,
+    ReadGroups: Groups,
+    Train: Trained,
 }
 
 _canonical: Final = msgspec.json.Encoder(order="sorted")

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from mia_events.learning.job import Parent, Trained, TrainJob
 from schemas.events import Trust
 
 R = TypeVar("R")
@@ -197,6 +198,33 @@ class ReadBatch(Effect[Consolidated], frozen=True, kw_only=True, tag="batch"):
     number: int
 
 
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A group that could be trained on: it has ended, two of its rollouts or more are judged, and
+    no batch has used it. `policy` is the version that wrote its plans, `batch` None in live mode.
+    """
+
+    question: UUID
+    position: int
+    batch: int | None
+    policy: str
+
+
+class Candidates(msgspec.Struct, frozen=True, kw_only=True):
+    """Groups by position, and the version that served when they were listed: the next parent."""
+
+    items: tuple[Candidate, ...]
+    parent: Parent = Parent()
+
+
+class ChooseGroups(Effect[Candidates], frozen=True, kw_only=True, tag="groups.choose"):
+    """The groups of a run that no batch has used yet, of batches up to `number`. Recorded: a label
+    that comes late adds to them.
+    """
+
+    run: UUID
+    number: int
+
+
 class PlannerTurn(msgspec.Struct, frozen=True, kw_only=True):
     """A planner's reply, and the effect that it is recorded as: (`event_id`, `ordinal`)."""
 
@@ -223,9 +251,39 @@ class GroupView(msgspec.Struct, frozen=True, kw_only=True):
     rollouts: tuple[RolloutTurns, ...]
 
 
-AnyEffect: TypeAlias = Call | Embed | UseTool | Recall | ReadLabel | ReadRollouts | ReadBatch
+class Groups(msgspec.Struct, frozen=True):
+    """Groups in the order in which they were asked for."""
+
+    items: tuple[GroupView, ...]
+
+
+class ReadGroups(Effect[Groups], frozen=True, kw_only=True, tag="groups"):
+    """What the planner said in ended groups, token for token; immutable, hence not recorded."""
+
+    run: UUID
+    questions: tuple[UUID, ...]
+
+
+class Train(Effect[Trained], frozen=True, kw_only=True, tag="train"):
+    """One update of the planner. Its artifacts are durable before the reply is recorded."""
+
+    job: TrainJob
+
+
+AnyEffect: TypeAlias = (
+    Call
+    | Embed
+    | UseTool
+    | Recall
+    | ReadLabel
+    | ReadRollouts
+    | ReadBatch
+    | ChooseGroups
+    | ReadGroups
+    | Train
+)
 #: Effects that read what can no longer change; performed again on a repeat, never recorded.
-UNRECORDED: tuple[type[Any], ...] = (ReadRollouts, ReadBatch)
+UNRECORDED: tuple[type[Any], ...] = (ReadRollouts, ReadBatch, ReadGroups)
 #: Effects after which every reply of the step is kept in the sealed schema.
 SEALING: tuple[type[Any], ...] = (ReadLabel,)
 
@@ -256,17 +314,22 @@ __all__ = [
     "UNRECORDED",
     "AnyEffect",
     "Call",
+    "Candidate",
+    "Candidates",
+    "ChooseGroups",
     "Consolidated",
     "ConsolidatedQuestion",
     "Effect",
     "Embed",
     "GroupView",
+    "Groups",
     "Label",
     "Memories",
     "Message",
     "ModelReply",
     "PlannerTurn",
     "ReadBatch",
+    "ReadGroups",
     "ReadLabel",
     "ReadRollouts",
     "Recall",
@@ -276,6 +339,7 @@ __all__ = [
     "Rollouts",
     "Together",
     "ToolResult",
+    "Train",
     "UseTool",
     "Vectors",
     "Wanted",

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from mia_events.effects import Wanted
+from mia_events.learning.job import Hyper
 from mia_events.lifecycle import Kind
 from schemas.events import Event, MemoryCandidate, MemoryUse, Payload
 
@@ -37,6 +38,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     are sampled as a trainer needs them. `memory_cap` is the most memories that a scope keeps in
     use, `memory_frequency` the weight of the paper's frequency term in a memory's score,
     `memory_search` whether words count beside the vector.
+
+    What follows matters to a run that trains: `hyper` is how, `staleness` the most versions that a
+    group may be older than the one it updates; `guard` says whether a new version is compared with
+    the best one before it serves (off: it serves at once).
     """
 
     mode: str = "live"
@@ -52,6 +57,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     executor_grammar: Literal["json", "tags"] = "json"
     judge: Literal["supervised", "unsupervised", "none"] = "supervised"
     train: bool = False
+    hyper: Hyper = Hyper()
+    staleness: int = 4
+    guard: Literal["off", "anchors"] = "off"
     max_turns: int = 6
     max_replans: int = 1
     question_deadline_s: float | None = None
@@ -136,12 +144,40 @@ class MemoryWrite(msgspec.Struct, frozen=True, kw_only=True):
     cap: int | None = None
 
 
+class NewVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A planner version: number N of ``planner@vN``, its parent's name, its artifacts and data by
+    SHA-256 (hex). `record` is JSON: its job without rows, what determined its bits, its metrics.
+    """
+
+    number: int
+    name: str
+    parent: str
+    adapter_sha256: str
+    optimizer_sha256: str
+    data_sha256: str
+    record: bytes
+
+
+class PolicyWrite(msgspec.Struct, frozen=True, kw_only=True):
+    """A training decision to register in the same transaction: `groups` are used up by `batch`.
+
+    `version` is what they made, None when there was nothing to learn from them.
+    """
+
+    batch: int
+    groups: tuple[UUID, ...]
+    version: NewVersion | None = None
+
+
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """What should happen: one event on the task's own stream, orders to others, memory."""
+    """What should happen: one event on the task's own stream, orders to others, memory, a version
+    of the planner.
+    """
 
     event: Event
     orders: tuple[Order, ...] = ()
     memory: MemoryWrite | None = None
+    policy: PolicyWrite | None = None
 
 
 class Poison(Exception):
@@ -179,11 +215,13 @@ __all__ = [
     "Manifest",
     "MemoryWrite",
     "ModelChoice",
+    "NewVersion",
     "NonDeterminism",
     "Order",
     "OutcomeUnknown",
     "Plan",
     "Poison",
+    "PolicyWrite",
     "QuestionView",
     "RunView",
     "Stage",

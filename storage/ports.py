@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from mia_events.commits import StepCommit
-from mia_events.effects import Consolidated, Memories, Recall, Rollouts
+from mia_events.effects import Candidates, Consolidated, Groups, Memories, Recall, Rollouts
 from mia_events.lifecycle import Kind
 from mia_events.steps import QuestionView, RunView
 
@@ -263,6 +263,14 @@ class Ledger(Protocol):
 
     async def consolidated(self, run: UUID, batch: int) -> Consolidated:
         """What a batch's ended questions left for memory, by position."""
+        ...
+
+    async def candidates(self, run: UUID, number: int) -> Candidates:
+        """Ended groups of batches up to `number` that no batch has used, and the next parent."""
+        ...
+
+    async def groups(self, run: UUID, questions: Sequence[UUID]) -> Groups:
+        """Ended groups with the planner's turns, in the order in which they were asked for."""
         ...
 
     async def dead_letter(self, letter: DeadLetterRow) -> tuple[Emitted, ...]:

@@ -11,13 +11,16 @@ from consumers.tools.run import decode_documents, run_tool
 from mia_events.effects import (
     AnyEffect,
     Call,
+    ChooseGroups,
     Embed,
     Label,
     ReadBatch,
+    ReadGroups,
     ReadLabel,
     ReadRollouts,
     Recall,
     ToolResult,
+    Train,
     UseTool,
 )
 from mia_events.steps import OutcomeUnknown, Poison
@@ -25,7 +28,9 @@ from mia_events.steps import OutcomeUnknown, Poison
 if TYPE_CHECKING:
     from consumers.effects.model_client import ModelClient
     from consumers.tools.retrieval import RetrievalClient
+    from consumers.train.trainer import Trainer
     from mia_events.effect_codec import Reply
+    from mia_events.learning.job import Trained
     from mia_events.steps import Task
     from schemas.external import Paragraph
     from storage.ports import Artifacts, LabelStore, Ledger, MemoryStore
@@ -35,6 +40,7 @@ class RealPerformer:
     """The `Performer` of a worker. `labels` is None where the process may not read them.
 
     A question without documents is searched for in `retrieval`, where there is such a service.
+    `trainer` is None where no planner can be trained.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class RealPerformer:
         artifacts: Artifacts,
         labels: LabelStore | None,
         retrieval: RetrievalClient | None = None,
+        trainer: Trainer | None = None,
     ) -> None:
         self._models = models
         self._memory = memory
@@ -53,9 +60,10 @@ class RealPerformer:
         self._artifacts = artifacts
         self._labels = labels
         self._retrieval = retrieval
+        self._trainer = trainer
         self._documents: Lru[str, tuple[Paragraph, ...]] = Lru(512)
 
-    async def perform(  # noqa: PLR0911 - one return per kind of effect
+    async def perform(  # noqa: C901, PLR0911 - one case and one return per kind of effect
         self, effect: AnyEffect, task: Task
     ) -> Reply:
         """See the port."""
@@ -74,12 +82,25 @@ class RealPerformer:
                 return await self._ledger.consolidated(effect.run, effect.number)
             case ReadLabel():
                 return await self._label(effect, task)
+            case ChooseGroups():
+                return await self._ledger.candidates(effect.run, effect.number)
+            case ReadGroups():
+                return await self._ledger.groups(effect.run, effect.questions)
+            case Train():
+                return await self._train(effect)
 
     async def _label(self, effect: ReadLabel, task: Task) -> Label:
         if self._labels is None:
             message = f"{task.status} of {task.stream} asked for a label where none may be read"
             raise Poison(message)
         return Label(await self._labels.label(effect.question))
+
+    async def _train(self, effect: Train) -> Trained:
+        if self._trainer is None:
+            raise Poison(
+                "this worker cannot train: make the train environment with `make env-train`"
+            )
+        return await self._trainer.train(effect.job)
 
     async def _tool(self, effect: UseTool) -> ToolResult:
         if effect.tool == SEARCH and effect.documents is None and self._retrieval is not None:

@@ -62,13 +62,13 @@ class Committer:
             unit = self._queue[0][0]
             if unit.step is not None:
                 own = {entry.stream for entry in unit.step.entries}
-                if unit.step.memory is not None and group:
-                    break  # memory writes share the transaction of their step alone
+                if unit.step.alone and group:
+                    break
                 if not touched.isdisjoint(own):
                     break
                 touched |= own
             group.append(self._queue.popleft())
-            if unit.step is not None and unit.step.memory is not None:
+            if unit.step is not None and unit.step.alone:
                 break
         return group
 

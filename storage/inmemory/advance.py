@@ -198,7 +198,7 @@ def _open_question(db: Database, run: RunRow, question: QuestionRow) -> Emitted:
         updated_at=db.clock(),
         deadline=_deadline(db, run, batch),
     )
-    question.status = "open"
+    question.status, question.policy = "open", policy
     run.opened += 1
     return sent
 

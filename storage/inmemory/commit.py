@@ -16,6 +16,7 @@ from schemas import events as ev
 from schemas.envelope import encode_payload
 from storage.inmemory.advance import advance_run
 from storage.inmemory.memory import write_memories
+from storage.inmemory.policies import decide, refuse_used, write_policy
 from storage.inmemory.state import (
     ActiveRow,
     Database,
@@ -38,6 +39,9 @@ def commit_units(db: Database, units: Sequence[PendingCommit], lease_s: float) -
     """Apply many units as one transaction. Raises `ValueError` when two touch one stream."""
     _refuse_overlap(units)
     held = [unit.step is None or _guard_holds(db, unit.step.entries[0]) for unit in units]
+    for unit, mine in zip(units, held, strict=True):
+        if mine and unit.step is not None and unit.step.policy is not None:
+            refuse_used(db, unit.step.policy, run_no=unit.step.run_no)
     outcomes = tuple(
         _record(db, unit.effects) if mine else "lost"
         for unit, mine in zip(units, held, strict=True)
@@ -92,6 +96,8 @@ def _apply(db: Database, steps: Sequence[StepCommit], lease_s: float) -> list[Em
             touched[step.question.question] = None
         if step.memory is not None:
             write_memories(db, step.memory, cause=step.entries[0].event_id)
+        if step.policy is not None:
+            write_policy(db, step.policy, run_no=step.run_no, cause=step.entries[0].event_id)
     for question in touched:
         out += _join(db, question, joins)
     return out + _settle_runs(db, steps, ended)
@@ -250,6 +256,7 @@ def _settle_runs(
     for step in steps:
         if step.generation is not None:
             db.runs[step.run_no].sealed_gen = step.generation
+            decide(db, step)
             runs.add(step.run_no)
     return [sent for run_no in sorted(runs) for sent in advance_run(db, db.runs[run_no])]
 

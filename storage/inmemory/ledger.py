@@ -10,7 +10,14 @@ from uuid import UUID
 import msgspec
 
 from mia_events import ids, topics
-from mia_events.effects import Consolidated, ConsolidatedQuestion, Rollouts, RolloutView
+from mia_events.effects import (
+    Candidates,
+    Consolidated,
+    ConsolidatedQuestion,
+    Groups,
+    Rollouts,
+    RolloutView,
+)
 from mia_events.lifecycle import Kind, Phase
 from mia_events.steps import QuestionView, RunView
 from schemas.envelope import encode_payload
@@ -18,6 +25,7 @@ from schemas.events import DeadLetter, QuestionAsked, event_type
 from storage.inmemory.admission import admit
 from storage.inmemory.advance import advance_run, overdue_batch
 from storage.inmemory.commit import OUTBOX_GRACE, commit_units
+from storage.inmemory.policies import candidates, group_view
 from storage.inmemory.state import ActiveRow, Database, Head, NewEvent, OutboxRow, RunRow, emitted
 from storage.ports import (
     Accepted,
@@ -222,6 +230,15 @@ class InMemoryLedger:
                 for row in sorted(rows, key=lambda row: row.pos)
             )
         )
+
+    async def candidates(self, run: UUID, number: int) -> Candidates:
+        """See the port."""
+        return candidates(self._db, run, number)
+
+    async def groups(self, run: UUID, questions: Sequence[UUID]) -> Groups:
+        """See the port."""
+        del run  # a question's id says whose it is
+        return Groups(tuple(group_view(self._db, question) for question in questions))
 
     async def dead_letter(self, letter: DeadLetterRow) -> tuple[Emitted, ...]:
         """See the port."""

@@ -11,7 +11,7 @@ from uuid import UUID
 from mia_events.chain import GENESIS, chain_hash
 from mia_events.lifecycle import Kind
 from mia_events.steps import Manifest
-from storage.ports import DeadLetterRow, EffectRow, Emitted, NewQuestion
+from storage.ports import DeadLetterRow, EffectRow, Emitted, NewQuestion, PolicyRow
 
 #: Run states in which commands may be claimed and timers fire.
 MOVING = ("running", "closing")
@@ -126,6 +126,7 @@ class QuestionRow:
     answer: str | None = None
     reason: str | None = None
     grade: str | None = None
+    policy: str = "base"
     closed: bool = False
 
 
@@ -246,6 +247,8 @@ class Database:
     newest: dict[UUID, MemoryRow] = field(default_factory=dict)
     credits: dict[tuple[UUID, UUID], Credit] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
+    policies: dict[tuple[int, str], PolicyRow] = field(default_factory=dict)
+    used_groups: dict[UUID, int] = field(default_factory=dict)
     appended: int = 0
 
     def append(self, head: Head, new: NewEvent) -> Emitted:

@@ -75,6 +75,7 @@ CREATE TABLE question (
     answer text,
     reason text,
     grade text,
+    policy text,
     closed boolean NOT NULL DEFAULT false,
     head bytea NOT NULL,
     opened_event uuid NOT NULL,
@@ -264,6 +265,34 @@ CREATE TABLE memory_write (
     PRIMARY KEY (scope, number),
     UNIQUE (scope, event_id)
 );
+
+-- Planner versions, numbered per run. `record` is JSON: the job without its rows, what determined its bits, metrics.
+CREATE TABLE policy (
+    run_no int NOT NULL,
+    number int NOT NULL,
+    name text NOT NULL,
+    parent text NOT NULL,
+    batch int NOT NULL,
+    state text NOT NULL DEFAULT 'candidate'
+        CHECK (state IN ('candidate', 'promoted', 'held_back', 'rolled_back')),
+    adapter_sha bytea NOT NULL,
+    optimizer_sha bytea NOT NULL,
+    data_sha bytea NOT NULL,
+    record bytea NOT NULL,
+    event_id uuid NOT NULL,
+    at timestamptz NOT NULL,
+    PRIMARY KEY (run_no, number),
+    UNIQUE (run_no, name),
+    UNIQUE (run_no, batch)
+);
+
+-- A group joins one batch at most, whether or not a version came of it.
+CREATE TABLE train_group (
+    question uuid PRIMARY KEY,
+    run_no int NOT NULL,
+    batch int NOT NULL
+);
+CREATE INDEX train_group_of_run ON train_group (run_no, batch);
 
 CREATE TABLE artifact (
     sha256 bytea PRIMARY KEY,

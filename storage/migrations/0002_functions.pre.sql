@@ -190,7 +190,8 @@ BEGIN
                                 updated_at)
             VALUES (v_question.id, p_run, 2, 'opening', 2, v_head, v_question.opened_event, 'mia.plan',
                     v_question.id, v_question.deadline, p_at);
-            UPDATE question AS q SET status = 'open', opened_at = p_at WHERE q.id = v_question.id;
+            UPDATE question AS q SET status = 'open', opened_at = p_at, policy = v_question.policy
+            WHERE q.id = v_question.id;
             v_run.opened := v_run.opened + 1;
             RETURN NEXT (p_run, v_question.id, 2, v_question.opened_event, 2::smallint, 'question.opened',
                 'mia.plan', convert_to(v_body, 'UTF8'), p_at, NULL::uuid, v_question.id, false)::emitted;
@@ -307,7 +308,10 @@ CREATE TYPE question_input AS (
     unit int, id uuid, fanned int, candidate int, official int, answer text, status text, reason text, grade text
 );
 CREATE TYPE join_input AS (owner uuid, name text, id uuid);
-CREATE TYPE seal_input AS (unit int, run_no int, generation int);
+-- `serves` is set where a guard decided on `candidate` while `served` served; `state` is what it became.
+CREATE TYPE seal_input AS (
+    unit int, run_no int, generation int, served text, serves text, candidate text, state text
+);
 
 -- Apply many units at once. A unit is effects and, mostly, a step: entries of which the first, its own
 -- stream's, guards the rest. `lost` and `conflicts` name the units that were not applied; `applied` and
@@ -545,7 +549,14 @@ BEGIN
         UPDATE run AS r SET ended = r.ended + c.n
         FROM (SELECT run_no, count(*) AS n FROM closed GROUP BY run_no) AS c
         WHERE r.run_no = c.run_no;
-        UPDATE run AS r SET sealed_gen = s.generation
+        UPDATE policy AS p
+        SET state = CASE WHEN p.name = s.candidate THEN s.state ELSE 'rolled_back' END
+        FROM unnest(p_seals) AS s
+        WHERE p.run_no = s.run_no AND s.unit = ANY (v_ok)
+          AND (p.name = s.candidate OR p.name = s.served AND s.serves NOT IN (s.served, s.candidate));
+        -- An operator's order that came in between stands.
+        UPDATE run AS r SET sealed_gen = s.generation,
+            policy = CASE WHEN r.policy = s.served THEN s.serves ELSE r.policy END
         FROM unnest(p_seals) AS s
         WHERE r.run_no = s.run_no AND s.unit = ANY (v_ok);
         FOR v_run IN SELECT DISTINCT u FROM unnest(v_runs) AS u ORDER BY u LOOP

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mia_events import ids, topics
-from mia_events.effects import Consolidated, ConsolidatedQuestion, Rollouts, RolloutView
+from mia_events.effects import (
+    Candidate,
+    Candidates,
+    Consolidated,
+    ConsolidatedQuestion,
+    Groups,
+    Rollouts,
+    RolloutView,
+)
+from mia_events.learning.groups import GRADED, PLANNED_ON
+from mia_events.learning.job import Parent
 from mia_events.lifecycle import Kind
 from mia_events.steps import Manifest, QuestionView, RunView
 from schemas.envelope import encode_payload
@@ -31,6 +41,7 @@ from storage.ports import (
     Want,
 )
 from storage.postgres.memory import write_memories
+from storage.postgres.policies import group_views, write_policy
 from storage.postgres.pool import Unavailable, answering, open_pool
 from storage.postgres.rows import commit_rows
 from storage.postgres.sql import queries
@@ -41,6 +52,8 @@ if TYPE_CHECKING:
 
     import asyncpg
     from asyncpg.pool import PoolConnectionProxy
+
+    from mia_events.commits import StepCommit
 
 _Q = queries("ledger")
 
@@ -97,12 +110,12 @@ class PostgresLedger:
         ]
 
     async def commit(self, units: Sequence[PendingCommit], *, lease_s: float) -> CommitResult:
-        """See the port. A unit with memory writes must come alone."""
+        """See the port. A unit that writes memories or a planner version must come alone."""
         at = datetime.now(UTC)
         arguments = (at, timedelta(seconds=lease_s), *commit_rows(units))
         async with answering():
-            if len(units) == 1 and units[0].step is not None and units[0].step.memory is not None:
-                row = await self._commit_with_memory(units[0], arguments)
+            if len(units) == 1 and units[0].step is not None and units[0].step.alone:
+                row = await self._commit_alone(units[0].step, arguments)
             else:
                 row = await self._commit(arguments)
         return _result(units, row, at)
@@ -118,16 +131,15 @@ class PostgresLedger:
         self._kept.append(connection)
         return row
 
-    async def _commit_with_memory(self, unit: PendingCommit, arguments: tuple[Any, ...]) -> Any:
+    async def _commit_alone(self, step: StepCommit, arguments: tuple[Any, ...]) -> Any:
         async with self._durable.acquire() as connection, connection.transaction():
             row: Any = await connection.fetchrow(_Q["commit"], *arguments)
-            if row["applied"] and unit.step is not None and unit.step.memory is not None:
-                await write_memories(
-                    connection,
-                    unit.step.memory,
-                    run_no=unit.step.run_no,
-                    cause=unit.step.entries[0].event_id,
-                )
+            if row["applied"]:
+                cause = step.entries[0].event_id
+                if step.memory is not None:
+                    await write_memories(connection, step.memory, run_no=step.run_no, cause=cause)
+                if step.policy is not None:
+                    await write_policy(connection, step.policy, run_no=step.run_no, cause=cause)
             return row
 
     async def renew(self, claims: Sequence[tuple[UUID, int]], *, lease_s: float) -> set[int]:
@@ -318,6 +330,41 @@ class PostgresLedger:
                 for row in rows
             )
         )
+
+    async def candidates(self, run: UUID, number: int) -> Candidates:
+        """See the port."""
+        async with answering():
+            rows = await self._relaxed.fetch(_Q["candidates"], run, number, list(GRADED))
+            serving = await self._relaxed.fetchrow(_Q["parent"], run)
+        if serving is None:
+            message = f"no run {run}"
+            raise LookupError(message)
+        return Candidates(
+            items=tuple(
+                Candidate(
+                    question=row["id"],
+                    position=row["pos"],
+                    batch=row["batch"],
+                    policy=row["policy"],
+                )
+                for row in rows
+            ),
+            parent=Parent(
+                policy=serving["policy"],
+                adapter_sha256=serving["adapter"] or "",
+                optimizer_sha256=serving["optimizer"] or "",
+            ),
+        )
+
+    async def groups(self, run: UUID, questions: Sequence[UUID]) -> Groups:
+        """See the port."""
+        del run  # a question's id says whose it is
+        async with answering():
+            rows = await self._relaxed.fetch(_Q["group_rollouts"], list(questions))
+            calls = await self._relaxed.fetch(
+                _Q["planner_calls"], list(questions), list(PLANNED_ON)
+            )
+        return group_views(questions, rows, calls)
 
     async def dead_letter(self, letter: DeadLetterRow) -> tuple[Emitted, ...]:
         """See the port."""

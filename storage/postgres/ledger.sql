@@ -166,6 +166,32 @@ SELECT q.id, q.pos, (SELECT e.body FROM event AS e WHERE e.run_no = q.run_no AND
 FROM question AS q JOIN run AS r ON r.run_no = q.run_no
 WHERE r.id = $1 AND q.batch = $2 ORDER BY q.pos
 
+-- name: candidates
+-- Groups that no batch has used, with two graded rollouts ($3: the grades) or more, by position.
+SELECT q.id, q.pos, q.batch, q.policy FROM question AS q JOIN run AS r ON r.run_no = q.run_no
+WHERE r.id = $1 AND q.closed AND (q.batch IS NULL OR q.batch <= $2)
+  AND NOT EXISTS (SELECT FROM train_group AS t WHERE t.question = q.id)
+  AND (SELECT count(*) FROM rollout AS o WHERE o.question = q.id AND o.outcome = ANY ($3)) > 1
+ORDER BY q.pos
+
+-- name: parent
+-- The version that serves a run, with its artifacts; none for the base model.
+SELECT r.policy, encode(p.adapter_sha, 'hex') AS adapter, encode(p.optimizer_sha, 'hex') AS optimizer
+FROM run AS r LEFT JOIN policy AS p ON p.run_no = r.run_no AND p.name = r.policy WHERE r.id = $1
+
+-- name: group_rollouts
+-- The rollouts of ended groups with their histories.
+SELECT q.id AS question, q.pos, o.id, o.number,
+       ARRAY(SELECT e.body FROM event AS e WHERE e.run_no = o.run_no AND e.stream = o.id ORDER BY e.seq) AS history
+FROM question AS q JOIN rollout AS o ON o.question = q.id WHERE q.id = ANY ($1) ORDER BY q.pos, o.number
+
+-- name: planner_calls
+-- What the planner replied in the rollouts of ended groups, by their commands' topics ($2).
+SELECT e.stream, e.topic, f.event_id, f.ordinal, f.result FROM rollout AS o
+JOIN event AS e ON e.run_no = o.run_no AND e.stream = o.id AND e.topic = ANY ($2)
+JOIN effect AS f ON f.run_no = e.run_no AND f.event_id = e.id AND f.kind = 'call'
+WHERE o.question = ANY ($1) ORDER BY e.stream, e.seq, f.ordinal
+
 -- name: dead_letter
 -- Record a dead letter once, with its event and the outbound fact.
 WITH letter AS (

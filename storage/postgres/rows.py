@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mia_events.commits import StepCommit
     from storage.ports import PendingCommit
 
 
@@ -80,8 +81,15 @@ def commit_rows(units: Sequence[PendingCommit]) -> tuple[list[Any], ...]:
             )
         joins.extend((j.owner, j.name, j.id) for j in step.joins)
         if step.generation is not None:
-            seals.append((index, step.run_no, step.generation))
+            seals.append((index, step.run_no, step.generation, *_decision(step)))
     return list(locks), effects, entries, questions, joins, seals
+
+
+def _decision(step: StepCommit) -> tuple[str | None, ...]:
+    found = step.decision
+    if found is None:
+        return (None,) * 4
+    return (found.served, found.serves, found.candidate, found.state)
 
 
 __all__ = ["commit_rows"]

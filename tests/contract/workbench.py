@@ -10,7 +10,7 @@ from mia_events.commits import Guard, StepCommit, step_commit
 from mia_events.effect_codec import encode_reply, request_sha
 from mia_events.effects import Call, Message, ModelReply
 from mia_events.lifecycle import Kind
-from mia_events.steps import Manifest, MemoryWrite, Order, Step, Task
+from mia_events.steps import Manifest, MemoryWrite, Order, PolicyWrite, Step, Task
 from schemas import events as ev
 from schemas.envelope import decode_payload, encode_payload
 from schemas.events import Event, MemoryCandidate
@@ -24,6 +24,7 @@ from storage.ports import (
     MemoryStore,
     NewQuestion,
     PendingCommit,
+    Policies,
     Want,
 )
 from tests.support.ports import Ports
@@ -76,6 +77,11 @@ class Workbench:
     def memory(self) -> MemoryStore:
         """The memories under test."""
         return self.ports.memory
+
+    @property
+    def policies(self) -> Policies:
+        """The registry of planner versions under test."""
+        return self.ports.policies
 
     @property
     def labels(self) -> LabelStore:
@@ -144,13 +150,14 @@ class Workbench:
         event: Event,
         *orders: Order,
         memory: MemoryWrite | None = None,
+        policy: PolicyWrite | None = None,
         guard: Guard = Guard.CLAIM,
         next_claim: int | None = None,
     ) -> StepCommit:
         """The commit of a step under a claim."""
         return step_commit(
             await self.task(claimed),
-            Step(event=event, orders=orders, memory=memory),
+            Step(event=event, orders=orders, memory=memory, policy=policy),
             claim=claimed.claim,
             attempt=claimed.attempt,
             guard=guard,
@@ -162,11 +169,16 @@ class Workbench:
         return await self.ledger.commit(units, lease_s=LEASE)
 
     async def step(
-        self, stream: UUID, event: Event, *orders: Order, memory: MemoryWrite | None = None
+        self,
+        stream: UUID,
+        event: Event,
+        *orders: Order,
+        memory: MemoryWrite | None = None,
+        policy: PolicyWrite | None = None,
     ) -> CommitResult:
         """Claim a stream and commit one step of it, which must succeed."""
         claimed = await self.claimed(stream)
-        step = await self.resolve(claimed, event, *orders, memory=memory)
+        step = await self.resolve(claimed, event, *orders, memory=memory, policy=policy)
         result = await self.commit(PendingCommit(step=step))
         assert result.outcomes == ("committed",)
         return result

@@ -25,6 +25,7 @@ from storage.postgres.labels import PostgresLabels
 from storage.postgres.ledger import PostgresLedger
 from storage.postgres.memory import PostgresMemory
 from storage.postgres.migrate import migrate
+from storage.postgres.policies import PostgresPolicies
 from storage.postgres.roles import ROLES, ensure_roles, role_dsn
 from storage.postgres.runs import PostgresRuns
 from tests.contract.workbench import Workbench, candidate
@@ -72,7 +73,8 @@ async def bench(dsn: str) -> AsyncIterator[Workbench]:
     yield Workbench(
         Ports(
             name="postgres", ledger=ledger, memory=PostgresMemory(pool),
-            labels=PostgresLabels(pool), runs=PostgresRuns(pool), events=events,
+            labels=PostgresLabels(pool), policies=PostgresPolicies(pool),
+            runs=PostgresRuns(pool), events=events,
         )
     )  # fmt: skip
     await ledger.close()

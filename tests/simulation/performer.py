@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -14,13 +15,16 @@ from mia_events.effect_codec import Reply, request_sha
 from mia_events.effects import (
     AnyEffect,
     Call,
+    ChooseGroups,
     Embed,
     Label,
     ModelReply,
     ReadBatch,
+    ReadGroups,
     ReadLabel,
     ReadRollouts,
     Recall,
+    Train,
     UseTool,
     Vectors,
 )
@@ -28,7 +32,11 @@ from mia_events.steps import Late, Task, Transient
 from storage.inmemory.state import Database
 from storage.ports import LabelStore, Ledger, MemoryStore
 from tests.simulation.process import Process, World
+from tests.support.fake_trainer import trained_by
 from tests.support.scripted_replies import asked_by, reply_to, vector_of
+
+#: What is asked of the world outside, which costs and may fail.
+Outside: TypeAlias = Call | Embed | UseTool | Train
 
 __all__ = ["Account", "ChildDied", "Performer", "alone"]
 
@@ -91,11 +99,15 @@ class Performer:
                 found = await self._memory.recall(effect)
             case ReadLabel():
                 found = Label(await self._labels.label(effect.question))
+            case ChooseGroups():
+                found = await self._ledger.candidates(effect.run, effect.number)
+            case ReadGroups():
+                found = await self._ledger.groups(effect.run, effect.questions)
             case _:
                 found = await self._call(effect, task)
         return found
 
-    async def _call(self, effect: Call | Embed | UseTool, task: Task) -> Reply:
+    async def _call(self, effect: Outside, task: Task) -> Reply:
         """A call of something outside, which costs and may fail."""
         self._count(effect, task)
         self._dies_of(effect)
@@ -112,7 +124,7 @@ class Performer:
                 raise Late("the model is loading", world.random.uniform(0.1, 2.0))
         return _reply(self._in_a_mood(effect) if self._moody else effect)
 
-    def _dies_of(self, effect: Call | Embed | UseTool) -> None:
+    def _dies_of(self, effect: Outside) -> None:
         """Some requests end whoever makes them: the process, or the child that runs one alone."""
         if not isinstance(effect, Call) or effect.role != "executor":
             return
@@ -123,7 +135,7 @@ class Performer:
         self._process.kill("of its own command")
         raise asyncio.CancelledError
 
-    def _in_a_mood(self, effect: Call | Embed | UseTool) -> Call | Embed | UseTool:
+    def _in_a_mood(self, effect: Outside) -> Outside:
         """Another request than the one that was made, with as good an answer."""
         match effect:
             case Call():
@@ -131,10 +143,10 @@ class Performer:
             case Embed(texts=texts):
                 more = self._world.random.choice(["", " indeed", " then"])
                 return msgspec.structs.replace(effect, texts=tuple(t + more for t in texts))
-            case UseTool():
+            case UseTool() | Train():
                 return effect
 
-    def _count(self, effect: Call | Embed | UseTool, task: Task) -> None:
+    def _count(self, effect: Outside, task: Task) -> None:
         sha = request_sha(effect)
         self._account.calls[task.event_id, sha] += 1
         if isinstance(effect, UseTool) and not effect.idempotent:
@@ -149,7 +161,7 @@ class Performer:
                 )
 
 
-def _reply(effect: Call | Embed | UseTool) -> Reply:
+def _reply(effect: Outside) -> Reply:
     match effect:
         case Call():
             text = reply_to(asked_by(effect))
@@ -158,3 +170,5 @@ def _reply(effect: Call | Embed | UseTool) -> Reply:
             return Vectors(tuple(map(vector_of, effect.texts)))
         case UseTool():
             return run_tool(effect, ())
+        case Train():
+            return trained_by(effect.job)

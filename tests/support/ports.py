@@ -15,13 +15,15 @@ from mia_events.steps import Manifest
 from storage.inmemory.labels import InMemoryLabels
 from storage.inmemory.ledger import InMemoryLedger
 from storage.inmemory.memory import InMemoryMemories
+from storage.inmemory.policies import InMemoryPolicies
 from storage.inmemory.runs import InMemoryRuns
 from storage.inmemory.state import Database
-from storage.ports import LabelStore, Ledger, MemoryStore
+from storage.ports import LabelStore, Ledger, MemoryStore, Policies
 from storage.postgres.labels import PostgresLabels
 from storage.postgres.ledger import PostgresLedger
 from storage.postgres.memory import PostgresMemory
 from storage.postgres.migrate import migrate
+from storage.postgres.policies import PostgresPolicies
 from storage.postgres.roles import ROLES, ensure_roles
 from storage.postgres.runs import PostgresRuns
 
@@ -61,6 +63,7 @@ class Ports:
     ledger: Ledger
     memory: MemoryStore
     labels: LabelStore
+    policies: Policies
     runs: Runs
     events: Callable[[UUID], Awaitable[list[Logged]]]
 
@@ -96,6 +99,7 @@ async def in_memory_ports() -> AsyncIterator[Ports]:
         ledger=InMemoryLedger(db),
         memory=InMemoryMemories(db),
         labels=InMemoryLabels(db),
+        policies=InMemoryPolicies(db),
         runs=InMemoryRuns(db),
         events=events,
     )
@@ -131,6 +135,7 @@ async def make_postgres_ports(dsn: str) -> AsyncIterator[Ports]:
             ledger=ledger,
             memory=PostgresMemory(ledger.pool),
             labels=PostgresLabels(ledger.pool),
+            policies=PostgresPolicies(ledger.pool),
             runs=PostgresRuns(ledger.pool),
             events=events,
         )

@@ -1,0 +1,1 @@
+"""The train stage: a merged batch of groups becomes an update of the planner."""

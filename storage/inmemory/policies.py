@@ -1,0 +1,152 @@
+"""Twin of the registry of planner versions, and what the ledger's twin says of groups."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import msgspec
+
+from mia_events.commits import StepCommit
+from mia_events.effects import Candidate, Candidates, GroupView
+from mia_events.learning.groups import GRADED, PLANNED_ON, RecordedCall, rollout_turns
+from mia_events.learning.job import Parent
+from mia_events.lifecycle import ENDED
+from mia_events.steps import PolicyWrite
+from storage.inmemory.state import Database, QuestionRow, RunRow
+from storage.ports import PolicyRow, PolicyState
+
+
+class InMemoryPolicies:
+    """The `Policies` port over a `Database`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def list(self, run_no: int) -> tuple[PolicyRow, ...]:
+        """See the port."""
+        return tuple(row for (run, _), row in self._db.policies.items() if run == run_no)
+
+    async def get(self, run_no: int, name: str) -> PolicyRow | None:
+        """See the port."""
+        return self._db.policies.get((run_no, name))
+
+    async def wanted(self) -> tuple[PolicyRow, ...]:
+        """See the port."""
+        return tuple(row for row in self._db.policies.values() if self._is_wanted(row))
+
+    def _is_wanted(self, row: PolicyRow) -> bool:
+        run = self._db.runs[row.run_no]
+        if run.state == ENDED:
+            return False
+        pinned = {b.policy for b in self._db.batches.values() if _unended(run, b.run_no, b.status)}
+        pinned |= {
+            q.policy for q in self._db.questions.values() if q.run_no == run.run_no and not q.closed
+        }
+        return row.state == "candidate" or row.name in {run.policy, *pinned}
+
+
+def _unended(run: RunRow, run_no: int, status: str) -> bool:
+    return run_no == run.run_no and status != ENDED
+
+
+def refuse_used(db: Database, write: PolicyWrite, *, run_no: int) -> None:
+    """Raise `ValueError` for groups that were used before, or a version that is there."""
+    again = [question for question in write.groups if question in db.used_groups]
+    new = write.version
+    if again or (new is not None and (run_no, new.name) in db.policies):
+        message = f"train_group has {again} or policy has {new and new.name} already"
+        raise ValueError(message)
+
+
+def write_policy(db: Database, write: PolicyWrite, *, run_no: int, cause: UUID) -> None:
+    """Use up groups and register what they made."""
+    db.used_groups |= dict.fromkeys(write.groups, write.batch)
+    if write.version is not None:
+        db.policies[run_no, write.version.name] = PolicyRow(
+            **msgspec.structs.asdict(write.version),
+            run_no=run_no,
+            batch=write.batch,
+            state="candidate",
+            event_id=cause,
+            at=db.clock(),
+        )
+
+
+def decide(db: Database, step: StepCommit) -> None:
+    """Apply a guard's decision to the registry, and to the run unless an operator came between."""
+    found, run = step.decision, db.runs[step.run_no]
+    if found is None:
+        return
+    _turn(db, run, found.candidate, found.state)
+    if found.serves not in (found.served, found.candidate):
+        _turn(db, run, found.served, "rolled_back")
+    if run.policy == found.served:
+        run.policy = found.serves
+
+
+def _turn(db: Database, run: RunRow, name: str, state: PolicyState) -> None:
+    row = db.policies.get((run.run_no, name))
+    if row is not None:
+        db.policies[run.run_no, name] = msgspec.structs.replace(row, state=state)
+
+
+def candidates(db: Database, run: UUID, number: int) -> Candidates:
+    """See `Ledger.candidates`."""
+    (of,) = [row for row in db.runs.values() if row.id == run]
+    items = tuple(
+        Candidate(question=row.id, position=row.pos, batch=row.batch, policy=row.policy)
+        for row in sorted(db.questions.values(), key=lambda row: row.pos)
+        if row.run_no == of.run_no and _is_free(db, row, number)
+    )
+    serving = db.policies.get((of.run_no, of.policy))
+    if serving is None:
+        return Candidates(items=items, parent=Parent(policy=of.policy))
+    return Candidates(
+        items=items,
+        parent=Parent(
+            policy=of.policy,
+            adapter_sha256=serving.adapter_sha256,
+            optimizer_sha256=serving.optimizer_sha256,
+        ),
+    )
+
+
+def _is_free(db: Database, row: QuestionRow, number: int) -> bool:
+    if not row.closed or row.id in db.used_groups or (row.batch is not None and row.batch > number):
+        return False
+    graded = [o for o in db.rollouts.values() if o.question == row.id and o.outcome in GRADED]
+    return len(graded) > 1
+
+
+def group_view(db: Database, question: UUID) -> GroupView:
+    """See `Ledger.groups`."""
+    rows = [row for row in db.rollouts.values() if row.question == question]
+    return GroupView(
+        question=question,
+        position=db.questions[question].pos,
+        rollouts=tuple(
+            rollout_turns(row.number, row.id, db.bodies(row.id), _calls(db, row.id))
+            for row in sorted(rows, key=lambda row: row.number)
+        ),
+    )
+
+
+def _calls(db: Database, rollout: UUID) -> list[RecordedCall]:
+    commands = {e.id: e for e in db.events[rollout] if e.topic in PLANNED_ON}
+    found = [
+        (commands[event].seq, ordinal, row)
+        for (event, ordinal), row in db.effects.items()
+        if event in commands and row.kind == "call"
+    ]
+    return [
+        RecordedCall(
+            topic=commands[row.event_id].topic or "",
+            event_id=row.event_id,
+            ordinal=ordinal,
+            result=row.result,
+        )
+        for _, ordinal, row in sorted(found, key=lambda one: one[:2])
+    ]
+
+
+__all__ = ["InMemoryPolicies", "candidates", "decide", "group_view", "refuse_used", "write_policy"]

@@ -1,0 +1,113 @@
+"""Planner versions: registered in the transaction of the step that made them, read by name."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
+
+from mia_events.effects import Groups, GroupView
+from mia_events.learning.groups import RecordedCall, rollout_turns
+from storage.ports import PolicyRow
+from storage.postgres.pool import answering
+from storage.postgres.sql import queries
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    import asyncpg
+
+    from mia_events.steps import PolicyWrite
+    from storage.postgres.pool import Connection
+
+_Q: Final = queries("policies")
+_SHAS: Final = ("adapter_sha", "optimizer_sha", "data_sha")
+
+
+class PostgresPolicies:
+    """The `Policies` port."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def list(self, run_no: int) -> tuple[PolicyRow, ...]:
+        """See the port."""
+        async with answering():
+            return tuple(map(_policy, await self._pool.fetch(_Q["list"], run_no)))
+
+    async def get(self, run_no: int, name: str) -> PolicyRow | None:
+        """See the port."""
+        async with answering():
+            row = await self._pool.fetchrow(_Q["get"], run_no, name)
+        return None if row is None else _policy(row)
+
+    async def wanted(self) -> tuple[PolicyRow, ...]:
+        """See the port."""
+        async with answering():
+            return tuple(map(_policy, await self._pool.fetch(_Q["wanted"])))
+
+
+async def write_policy(
+    connection: Connection, write: PolicyWrite, *, run_no: int, cause: UUID
+) -> None:
+    """Use up groups and register what they made, inside the caller's transaction.
+
+    `cause` is the step's event.
+    """
+    await connection.execute(_Q["use"], list(write.groups), run_no, write.batch)
+    new = write.version
+    if new is None:
+        return
+    await connection.execute(
+        _Q["register"],
+        run_no,
+        new.number,
+        new.name,
+        new.parent,
+        write.batch,
+        bytes.fromhex(new.adapter_sha256),
+        bytes.fromhex(new.optimizer_sha256),
+        bytes.fromhex(new.data_sha256),
+        new.record,
+        cause,
+        datetime.now(UTC),
+    )
+
+
+def group_views(questions: Sequence[UUID], rollouts: Sequence[Any], calls: Sequence[Any]) -> Groups:
+    """Groups from the rows of their rollouts and of the planner's calls, in the order asked."""
+    by_rollout = {
+        stream: [
+            RecordedCall(
+                topic=row["topic"],
+                event_id=row["event_id"],
+                ordinal=row["ordinal"],
+                result=row["result"],
+            )
+            for row in rows
+        ]
+        for stream, rows in groupby(calls, key=lambda row: row["stream"])
+    }
+    views = {
+        key[0]: GroupView(
+            question=key[0],
+            position=key[1],
+            rollouts=tuple(
+                rollout_turns(
+                    row["number"], row["id"], row["history"], by_rollout.get(row["id"], [])
+                )
+                for row in rows
+            ),
+        )
+        for key, rows in groupby(rollouts, key=lambda row: (row["question"], row["pos"]))
+    }
+    return Groups(tuple(views[question] for question in questions))
+
+
+def _policy(row: Any) -> PolicyRow:
+    fields = {f"{name}256": row[name].hex() for name in _SHAS}
+    return PolicyRow(**{k: v for k, v in row.items() if k not in _SHAS}, **fields)
+
+
+__all__ = ["PostgresPolicies", "group_views", "write_policy"]

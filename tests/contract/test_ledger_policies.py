@@ -1,0 +1,227 @@
+"""Planner versions: registered with the step that made them, decided on with the one that seals."""
+
+from uuid import UUID
+
+import pytest
+
+from mia_events import ids
+from mia_events.effects import Candidate, ModelReply
+from mia_events.learning.job import Parent
+from mia_events.steps import Manifest, NewVersion, PolicyWrite
+from mia_events.trajectory import follow
+from schemas import events as ev
+from schemas.envelope import decode_payload
+from storage.ports import PendingCommit
+from tests.contract.workbench import Workbench
+
+_SHA = "ab" * 32
+
+
+async def _ended_batches(workbench: Workbench, count: int = 1, *, lag: int = 0) -> int:
+    """A run that trains, of batches of two questions with two rollouts; the first have ended."""
+    manifest = Manifest(mode="batch", rollouts=2, batch_size=2, lag=lag, train=True)
+    run = await workbench.run(manifest, questions=2 * (count + 1))
+    for row in range(2):
+        await workbench.through(await workbench.question(run, str(row)), g=2)
+    return run
+
+
+async def _learner(workbench: Workbench, run: int) -> UUID:
+    return ids.learner_id((await workbench.ledger.run(run)).id)
+
+
+async def _questions(workbench: Workbench, run: int, *rows: int) -> tuple[UUID, ...]:
+    return tuple([await workbench.question(run, str(row)) for row in rows])
+
+
+def _version(number: int, parent: str) -> NewVersion:
+    return NewVersion(
+        number=number, name=f"planner@v{number}", parent=parent, adapter_sha256=_SHA,
+        optimizer_sha256="cd" * 32, data_sha256="ef" * 32, record=b'{"loss":1}',
+    )  # fmt: skip
+
+
+def _trained(number: int, parent: str, batch: int) -> ev.LearnerTrained:
+    return ev.LearnerTrained(
+        number=batch, generation=batch + 1, policy=f"planner@v{number}", parent=parent,
+        adapter_sha256=_SHA, optimizer_sha256="cd" * 32, data_sha256="ef" * 32, groups=2, rows=8,
+    )  # fmt: skip
+
+
+async def _train(
+    workbench: Workbench, run: int, *, number: int = 1, parent: str = "base", batch: int = 0
+) -> PolicyWrite:
+    learner = await _learner(workbench, run)
+    await workbench.step(learner, ev.LearnerMerged(number=batch, generation=batch + 1))
+    groups = await _questions(workbench, run, 2 * batch, 2 * batch + 1)
+    write = PolicyWrite(batch=batch, groups=groups, version=_version(number, parent))
+    await workbench.step(learner, _trained(number, parent, batch), policy=write)
+    return write
+
+
+async def _seal(
+    workbench: Workbench, run: int, training: str, policy: str, *, batch: int = 0
+) -> list[str]:
+    """Seal; the versions that questions opened on then."""
+    sealed = ev.LearnerSealed(
+        number=batch, generation=batch + 1, policy=policy,
+        training="promoted" if training == "promoted" else "held_back",
+    )  # fmt: skip
+    result = await workbench.step(await _learner(workbench, run), sealed)
+    payloads = [decode_payload(event.body) for event in result.emitted]
+    return [event.policy for event in payloads if isinstance(event, ev.QuestionOpened)]
+
+
+async def test_groups_with_two_grades_are_candidates_by_position(workbench: Workbench) -> None:
+    """A group counts once it has ended; the base model is the parent of the first version."""
+    run = await _ended_batches(workbench)
+    view = await workbench.ledger.run(run)
+    first, second = await _questions(workbench, run, 0, 1)
+    found = await workbench.ledger.candidates(view.id, 0)
+    assert Parent() == found.parent
+    assert (
+        Candidate(question=first, position=0, batch=0, policy="base"),
+        Candidate(question=second, position=1, batch=0, policy="base"),
+    ) == found.items
+
+
+async def test_a_group_with_one_grade_is_no_candidate(workbench: Workbench) -> None:
+    """Of a failed rollout nothing can be compared."""
+    run = await workbench.run(Manifest(rollouts=2), questions=1)
+    (question,) = await _questions(workbench, run, 0)
+    rollouts = await workbench.fan_out(question, 2)
+    await workbench.plan(*rollouts)
+    await workbench.choose(question, rollouts)
+    await workbench.propose(rollouts[0])
+    await workbench.answer(question, rollouts)
+    await workbench.fail(rollouts[1])
+    await workbench.judge(rollouts[0])
+    await workbench.step(question, ev.QuestionConsolidated(grade="correct"))
+    assert () == (await workbench.ledger.candidates((await workbench.ledger.run(run)).id, 0)).items
+
+
+async def test_groups_of_later_batches_are_no_candidates(workbench: Workbench) -> None:
+    """With a lag the next batch may have ended too: its groups are its own."""
+    run = await _ended_batches(workbench, lag=1)
+    for row in (2, 3):
+        await workbench.through(await workbench.question(run, str(row)), g=2)
+    view = await workbench.ledger.run(run)
+    assert [0, 1] == [c.position for c in (await workbench.ledger.candidates(view.id, 0)).items]
+
+
+async def test_a_version_is_registered_with_its_groups(workbench: Workbench) -> None:
+    """One transaction: the event, the row, and groups that no other batch can have."""
+    run = await _ended_batches(workbench)
+    await _train(workbench, run)
+    row = await workbench.policies.get(run, "planner@v1")
+    assert row is not None
+    assert (1, "base", 0, "candidate", _SHA, b'{"loss":1}') == (
+        row.number, row.parent, row.batch, row.state, row.adapter_sha256, row.record,
+    )  # fmt: skip
+    learner = await _learner(workbench, run)
+    assert row.event_id == (await workbench.ports.events(learner))[-1].id
+    view = await workbench.ledger.run(run)
+    assert () == (await workbench.ledger.candidates(view.id, 9)).items
+    assert (row,) == await workbench.policies.list(run)
+    assert None is await workbench.policies.get(run, "planner@v2")
+
+
+async def test_no_group_trains_twice(workbench: Workbench) -> None:
+    """A step that uses a group again changes nothing, and says so."""
+    run = await _ended_batches(workbench)
+    write = await _train(workbench, run)
+    await _seal(workbench, run, "promoted", "planner@v1")
+    for row in (2, 3):
+        await workbench.through(await workbench.question(run, str(row)), g=2)
+    learner = await _learner(workbench, run)
+    await workbench.step(learner, ev.LearnerMerged(number=1, generation=2))
+    claimed = await workbench.claimed(learner)
+    again = PolicyWrite(batch=1, groups=write.groups, version=_version(2, "planner@v1"))
+    step = await workbench.resolve(claimed, _trained(2, "planner@v1", 1), policy=again)
+    with pytest.raises(Exception, match="train_group"):
+        await workbench.commit(PendingCommit(step=step))
+    assert None is await workbench.policies.get(run, "planner@v2")
+    assert "training" == (await workbench.stand(learner)).status
+
+
+async def test_a_promoted_version_serves_the_next_batch(workbench: Workbench) -> None:
+    """The seal that promotes is the transaction that opens the batch on it."""
+    run = await _ended_batches(workbench)
+    await _train(workbench, run)
+    opened = await _seal(workbench, run, "promoted", "planner@v1")
+    assert ["planner@v1"] * 2 == opened
+    row = await workbench.policies.get(run, "planner@v1")
+    assert row is not None
+    assert "promoted" == row.state
+    view = await workbench.ledger.run(run)
+    parent = (await workbench.ledger.candidates(view.id, 0)).parent
+    assert ("planner@v1", _SHA, "cd" * 32) == (
+        parent.policy, parent.adapter_sha256, parent.optimizer_sha256,
+    )  # fmt: skip
+
+
+async def test_a_version_that_is_held_back_serves_nobody(workbench: Workbench) -> None:
+    """The next batch opens on what served before."""
+    run = await _ended_batches(workbench)
+    await _train(workbench, run)
+    opened = await _seal(workbench, run, "held_back", "base")
+    assert ["base"] * 2 == opened
+    row = await workbench.policies.get(run, "planner@v1")
+    assert row is not None
+    assert "held_back" == row.state
+    assert () == await workbench.policies.wanted()
+
+
+async def test_a_guard_may_return_to_an_older_version(workbench: Workbench) -> None:
+    """What served is rolled back then, and the candidate is held back."""
+    run = await _ended_batches(workbench, 2)
+    await _train(workbench, run)
+    await _seal(workbench, run, "promoted", "planner@v1")
+    for row in (2, 3):
+        await workbench.through(await workbench.question(run, str(row)), g=2)
+    await _train(workbench, run, number=2, parent="planner@v1", batch=1)
+    opened = await _seal(workbench, run, "held_back", "base", batch=1)
+    assert ["base"] * 2 == opened
+    states = {row.name: row.state for row in await workbench.policies.list(run)}
+    assert {"planner@v1": "rolled_back", "planner@v2": "held_back"} == states
+
+
+async def test_wanted_are_versions_that_serve_are_pinned_or_looked_at(workbench: Workbench) -> None:
+    """A candidate from its registration on; the one that serves; not those of ended runs."""
+    run = await _ended_batches(workbench)
+    await _train(workbench, run)
+    mine = [row.name for row in await workbench.policies.wanted() if row.run_no == run]
+    assert ["planner@v1"] == mine
+    await _seal(workbench, run, "promoted", "planner@v1")
+    mine = [row.name for row in await workbench.policies.wanted() if row.run_no == run]
+    assert ["planner@v1"] == mine
+
+
+async def test_a_group_is_read_with_its_planners_turns(workbench: Workbench) -> None:
+    """Token for token as recorded, named by the command that they answered."""
+    run = await workbench.run(Manifest(rollouts=2), questions=1)
+    (question,) = await _questions(workbench, run, 0)
+    rollouts = await workbench.fan_out(question, 2)
+    for rollout in rollouts:
+        claimed = await workbench.claimed(rollout)
+        plan = await workbench.effect(claimed, "plan", ordinal=2)
+        step = await workbench.resolve(claimed, ev.RolloutPlanned(plan="p"))
+        await workbench.commit(PendingCommit(effects=(plan,), step=step))
+    await workbench.choose(question, rollouts)
+    await workbench.step(rollouts[0], ev.TurnAnswered(turn=1, text="t", answer="a"))
+    claimed = await workbench.claimed(rollouts[0])
+    replies = [await workbench.effect(claimed, text, n) for n, text in enumerate(("yes", "more"))]
+    step = await workbench.resolve(claimed, ev.RolloutProposed(answer="a"))
+    await workbench.commit(PendingCommit(effects=tuple(replies), step=step))
+    await workbench.answer(question, rollouts)
+    await workbench.finish(rollouts[1])
+    await workbench.judge(rollouts[0])
+    view = await workbench.ledger.run(run)
+    (group,) = (await workbench.ledger.groups(view.id, [question])).items
+    first, second = group.rollouts
+    assert "correct" == follow([decode_payload(bytes(body)) for body in first.history]).grade
+    assert [("plan", "plan"), ("reflect", "yes"), ("replan", "more")] == [
+        (turn.step, turn.reply.text) for turn in first.turns
+    ]
+    assert [ModelReply(text="plan")] == [turn.reply for turn in second.turns]
+    assert (question, 0, 1) == (group.question, group.position, second.number)
