@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from consumers import consolidate, execute, judge, plan, reflect, tool_call
+from consumers import consolidate, execute, guard, judge, plan, reflect, tool_call
 from mia_events import topics
 from mia_events.steps import Stage
 
@@ -14,7 +14,7 @@ STAGES: Final[Mapping[str, Stage]] = {
     topics.EXECUTE: execute.STAGE,
     topics.TOOL_CALL: tool_call.STAGE,
     topics.REFLECT: reflect.STAGE,
-    topics.JUDGE: judge.STAGE,
+    topics.JUDGE: {**judge.STAGE, **guard.STAGE},
     topics.CONSOLIDATE: consolidate.STAGE,
 }
 

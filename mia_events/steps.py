@@ -9,7 +9,9 @@ from uuid import UUID
 import msgspec
 
 from mia_events.effects import Wanted
+from mia_events.learning.guard import Anchor, GuardRules
 from mia_events.learning.job import Hyper
+from mia_events.learning.rewards import Weights
 from mia_events.lifecycle import Kind
 from schemas.events import Event, MemoryCandidate, MemoryUse, Payload
 
@@ -39,9 +41,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     use, `memory_frequency` the weight of the paper's frequency term in a memory's score,
     `memory_search` whether words count beside the vector.
 
-    What follows matters to a run that trains: `hyper` is how, `staleness` the most versions that a
-    group may be older than the one it updates; `guard` says whether a new version is compared with
-    the best one before it serves (off: it serves at once).
+    What follows matters to a run that trains: `hyper` is how, `reward` for what (None: the judge's
+    published weights), `staleness` the most versions that a group may be older than the one it
+    updates; `guard` says whether a new version is compared with the best one before it serves (off:
+    it serves at once), by `guard_rules` on the held-back `anchors`.
     """
 
     mode: str = "live"
@@ -59,7 +62,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     train: bool = False
     hyper: Hyper = Hyper()
     staleness: int = 4
+    reward: Weights | None = None
     guard: Literal["off", "anchors"] = "off"
+    guard_rules: GuardRules = GuardRules()
+    anchors: tuple[Anchor, ...] = ()
     max_turns: int = 6
     max_replans: int = 1
     question_deadline_s: float | None = None

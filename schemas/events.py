@@ -329,7 +329,8 @@ class LearnerSealed(Event, frozen=True, kw_only=True, tag="learner.sealed"):
     """Generation `generation` is final: its merge and its training decision are recorded.
 
     `policy` is the version that serves from here on, `candidate` the one that was decided on, with
-    the guard's `scores` by name and its `reasons`.
+    the guard's `scores` by name and its `reasons`; `best` is the version that the next one will be
+    compared with.
     """
 
     number: int
@@ -340,6 +341,7 @@ class LearnerSealed(Event, frozen=True, kw_only=True, tag="learner.sealed"):
     candidate: str = ""
     scores: dict[str, float] = {}
     reasons: tuple[str, ...] = ()
+    best: str = ""
 
 
 class RunCreated(Event, frozen=True, kw_only=True, tag="run.created"):

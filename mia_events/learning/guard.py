@@ -91,7 +91,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     verdict: Literal["promoted", "held_back", "rolled_back"]
     reasons: tuple[str, ...]
-    difference: float | None
+    difference: float
     best: bool = False
 
 

@@ -55,6 +55,17 @@ WEIGHTS: Final[Mapping[str, Weights]] = {
 }
 
 
+def weights_of(judge: str, chosen: Weights | None) -> Weights:
+    """The weights that were chosen, else the published ones. Raises `ValueError` without a judge
+    that grades.
+    """
+    if chosen is not None:
+        return chosen
+    if judge not in WEIGHTS:
+        raise ValueError(f"there is no reward without a judge: judge {judge!r} grades nothing")
+    return WEIGHTS[judge]
+
+
 def parts_of(rollout: RolloutTurns) -> Parts:
     """The parts of an ended rollout's reward.
 
@@ -120,4 +131,4 @@ def _tool(seen: Trajectory) -> float:
     return sum(used) / len(used)
 
 
-__all__ = ["PARTS", "WEIGHTS", "Parts", "Weights", "decision", "parts_of", "reward"]
+__all__ = ["PARTS", "WEIGHTS", "Parts", "Weights", "decision", "parts_of", "reward", "weights_of"]

@@ -1,17 +1,15 @@
-"""Which groups an update is made from, and how far what they sampled has drifted."""
+"""Which groups an update is made from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import exp, fsum
-from typing import Final, Protocol
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
 
+from mia_events.learning.versions import BASE
 from schemas.events import Event, LearnerTrained
-
-BASE: Final = "base"
 
 
 class Graded(Protocol):
@@ -74,15 +72,4 @@ def lineage_of(history: Iterable[Event], policy: str) -> tuple[str, ...]:
     return tuple(reversed(chain))
 
 
-def effective_sample_size(log_ratios: Sequence[float]) -> float:
-    """The share in (0, 1] of samples that importance weights exp(log ratio) leave (Kish 1965):
-    (sum w)^2 / (n sum w^2). Raises `ValueError` without samples.
-    """
-    if not log_ratios:
-        raise ValueError("no samples have no effective size")
-    highest = max(log_ratios)
-    weights = [exp(ratio - highest) for ratio in log_ratios]
-    return fsum(weights) ** 2 / (len(weights) * fsum(weight * weight for weight in weights))
-
-
-__all__ = ["BASE", "Graded", "Selection", "effective_sample_size", "lineage_of", "select"]
+__all__ = ["Graded", "Selection", "lineage_of", "select"]

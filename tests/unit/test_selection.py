@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mia_events.learning.governor import Governor
-from mia_events.learning.selection import effective_sample_size, lineage_of, select
+from mia_events.learning.selection import lineage_of, select
 from schemas.events import LearnerSealed, LearnerTrained
 
 LINEAGE = ("base", "planner@v1", "planner@v3")
@@ -76,22 +76,6 @@ def test_a_lineage_follows_parents() -> None:
     assert ("base",) == lineage_of(history, "base")
     with pytest.raises(LookupError, match="planner@v9"):
         lineage_of(history, "planner@v9")
-
-
-def test_equal_weights_leave_every_sample() -> None:
-    """And one that outweighs all leaves one."""
-    assert pytest.approx(1.0) == effective_sample_size([0.3] * 4)
-    assert pytest.approx(0.25) == effective_sample_size([800.0, 0.0, 0.0, 0.0])
-    with pytest.raises(ValueError, match="no samples"):
-        effective_sample_size([])
-
-
-@given(st.lists(st.floats(-50, 50), min_size=1, max_size=20), st.floats(-500, 500))
-def test_the_effective_size_knows_no_scale(ratios: list[float], shift: float) -> None:
-    """It lies between one sample and all of them."""
-    size = effective_sample_size(ratios)
-    assert 1 / len(ratios) - 1e-9 <= size <= 1 + 1e-9
-    assert pytest.approx(size, rel=1e-6) == effective_sample_size([x + shift for x in ratios])
 
 
 def test_a_bound_below_the_lag_is_refused() -> None:

@@ -3,7 +3,7 @@
 from consumers.stages import STAGES
 from mia_events import topics
 from mia_events.lifecycle import TABLES
-from schemas.events import EVENT_TYPES, LearnerMerged, LearnerTrained
+from schemas.events import EVENT_TYPES, LearnerMerged
 
 
 def test_every_command_has_a_handler() -> None:
@@ -15,5 +15,5 @@ def test_every_command_has_a_handler() -> None:
         if rule.topic is not None
     }
     handled = {(topic, event) for topic, stage in STAGES.items() for event in stage}
-    apart = {(topics.TRAIN, LearnerMerged), (topics.JUDGE, LearnerTrained)}
+    apart = {(topics.TRAIN, LearnerMerged)}
     assert handled == sent - apart

@@ -1,0 +1,228 @@
+"""The guard: real handlers on anchors, every version at once, and a decision that is an event."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from consumers.guard import STAGE
+from consumers.guard.guard import guard
+from consumers.runner.drive import Drive
+from consumers.tools import TOOLS
+from mia_events.effects import Call, Embed, Recall, Together, UseTool
+from mia_events.learning.guard import GuardRules
+from mia_events.steps import ModelChoice
+from schemas.events import LearnerSealed, LearnerTrained
+from storage.ports import EffectRow
+from tests.support.drive import ROLES, drive_with
+from tests.support.guarding import ANCHORS, LABELS, World, guarding, sealed, trained
+
+BASE = "planner-model"  # as the planner's endpoint calls the base model
+V1, V2 = "planner@v1", "planner@v2"
+
+
+def decided(world: World, *history: Any, **changes: Any) -> LearnerSealed:
+    """The guard's event."""
+    event: LearnerSealed = drive_with(guard, guarding(*history, **changes), world).event
+    return event
+
+
+def test_a_better_candidate_serves_and_becomes_the_best() -> None:
+    """Scores of both are in the event, by name."""
+    world = World(right=frozenset({V1}), wrong=frozenset({BASE}))
+    found = decided(world, *trained(0, V1))
+    assert ("promoted", V1, V1, V1) == (found.training, found.policy, found.candidate, found.best)
+    assert (0, 1) == (found.number, found.generation)
+    assert 1.0 == found.scores["candidate.final"] == 1.0 - found.scores["best.final"]
+    assert found.reasons[0].endswith("against the best on 4 anchors")
+
+
+def test_a_worse_candidate_never_serves() -> None:
+    """Its parent goes on, and the reason is stated."""
+    world = World(right=frozenset({BASE}), wrong=frozenset({V1}))
+    found = decided(world, *trained(0, V1))
+    assert ("held_back", "base", V1, "base") == (
+        found.training, found.policy, found.candidate, found.best
+    )  # fmt: skip
+    assert "the candidate is 0.950 below the best on 4 anchors" in found.reasons[0]
+
+
+def test_a_served_version_that_fell_gives_way_to_the_best() -> None:
+    """Candidate and parent are both measured against the best, and that serves again."""
+    world = World(right=frozenset({BASE}), wrong=frozenset({V1, V2}))
+    history = [*trained(0, V1), sealed(0, V1, best="base"), *trained(1, V2, V1)]
+    found = decided(world, *history)
+    assert ("held_back", "base", "base") == (found.training, found.policy, found.best)
+    assert "the version that serves is 0.950 below the best" in found.reasons[1]
+    assert {BASE, V1, V2} == world.policies
+    assert 0.0 == found.scores["parent.final"]
+
+
+def test_the_best_is_sought_among_the_ancestors() -> None:
+    """Who went back behind the best by hand is not compared with it any more."""
+    world = World(right=frozenset({V1, V2, BASE}))
+    history = [*trained(0, V1), sealed(0, V1, best=V1), *trained(1, V2, "base")]
+    assert "promoted" == decided(world, *history).training
+    assert {BASE, V2} == world.policies
+
+
+def test_versions_meet_the_same_anchors_seeds_and_memories() -> None:
+    """Pairing: what is asked for one differs from what is asked for the other in the model only."""
+    world = World(right=frozenset({V1, BASE}))
+    decided(world, *trained(0, V1))
+    plans = {BASE: set(), V1: set()}  # type: dict[str, set[tuple[int | None, str]]]
+    for call in (one for one in world.asked if isinstance(one, Call) and one.role == "planner"):
+        if call.messages[0].content.startswith("Task: plan."):
+            plans[call.model].add((call.seed, call.messages[-1].content))
+    assert plans[BASE] == plans[V1]
+    assert len(plans[V1]) == 2 * len(ANCHORS)
+    assert {1} == {one.generation for one in world.asked if isinstance(one, Recall)}
+
+
+def test_seeds_change_from_round_to_round() -> None:
+    """Nobody is promoted again and again for one lucky draw."""
+    seeds = []
+    for number in (0, 1):
+        world = World()
+        decided(world, *trained(number, V1))
+        seeds.append({one.seed for one in world.asked if isinstance(one, Call)})
+    assert not seeds[0] & seeds[1]
+
+
+def test_trained_turns_are_sampled_as_in_training() -> None:
+    """Temperature 1 and tokens captured, whatever the role's own sampling is."""
+    world = World()
+    roles = {**ROLES, "planner": ModelChoice(model=BASE, temperature=0.0)}
+    decided(world, *trained(0, V1), roles=roles)
+    calls = [one for one in world.asked if isinstance(one, Call) and one.role == "planner"]
+    assert {(1.0, True, None)} == {
+        (one.temperature, one.capture_tokens, one.schema) for one in calls
+    }
+
+
+def test_a_live_run_is_tried_on_one_generation_too() -> None:
+    """Memory that changes during the trial would favour one side."""
+    world = World()
+    decided(world, *trained(0, V1), mode="live")
+    assert {1} == {one.generation for one in world.asked if isinstance(one, Recall)}
+
+
+def test_what_only_looks_is_asked_once_a_round() -> None:
+    """Sixteen rollouts of four anchors need four embeddings."""
+    world = World()
+    decided(world, *trained(0, V1))
+    assert len(ANCHORS) == sum(isinstance(one, Embed) for one in world.asked)
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_a_trial_has_no_effect_on_the_world(
+    monkeypatch: pytest.MonkeyPatch, idempotent: bool
+) -> None:
+    """A tool that must not be repeated is not called at all."""
+    tool = msgspec.structs.replace(TOOLS["search"], idempotent=idempotent)
+    monkeypatch.setitem(TOOLS, "search", tool)
+    world = World()
+    decided(world, *trained(0, V1))
+    assert idempotent == any(isinstance(one, UseTool) for one in world.asked)
+
+
+def test_divergence_from_the_base_comes_from_the_trainer() -> None:
+    """It measures it where it is part of the loss."""
+    found = decided(World(right=frozenset({V1, BASE})), *trained(0, V1, kl_base=3.0))
+    assert ("held_back", 3.0) == (found.training, found.scores["candidate.kl"])
+    assert "3.000 nats a token from the base" in found.reasons[0]
+
+
+def test_without_a_guard_the_candidate_serves_at_once() -> None:
+    """The event says that nobody looked."""
+    world = World()
+    found = decided(world, *trained(0, V1), guard="off")
+    assert ("promoted", V1, ("the run has no guard",)) == (
+        found.training, found.policy, found.reasons
+    )  # fmt: skip
+    assert [] == world.asked
+
+
+def test_anchors_without_labels_promote_nobody() -> None:
+    """No evidence is not good evidence."""
+    world = World(right=frozenset({V1}))
+    labels = dict(LABELS)
+    try:
+        LABELS.clear()
+        found = decided(world, *trained(0, V1))
+    finally:
+        LABELS.update(labels)
+    assert ("held_back", ("only 0 of 4 anchors were judged for both versions",)) == (
+        found.training, found.reasons
+    )  # fmt: skip
+
+
+def test_a_step_that_can_never_succeed_ends_a_trial_unjudged() -> None:
+    """As it ends a rollout that serves: the others go on."""
+    tight = {**ROLES, "executor": ModelChoice(model="e", max_tokens=10, context_tokens=11)}
+    found = decided(World(), *trained(0, V1), roles=tight)
+    assert ("held_back", "base") == (found.training, found.policy)
+
+
+def test_a_guard_without_a_judge_is_refused() -> None:
+    """There is no reward to compare."""
+    with pytest.raises(ValueError, match="no reward without a judge"):
+        decided(World(), *trained(0, V1), judge="none")
+
+
+def test_rollouts_of_an_anchor_are_as_many_as_the_rules_say() -> None:
+    """And each has seeds of its own."""
+    world = World()
+    decided(world, *trained(0, V1), guard_rules=GuardRules(rollouts=3))
+    calls = [one for one in world.asked if isinstance(one, Call) and one.model == V1]
+    plans = [one for one in calls if one.messages[0].content.startswith("Task: plan.")]
+    assert 3 * len(ANCHORS) == len(plans) == len({one.seed for one in plans})
+
+
+def test_a_repeat_reads_what_was_recorded_and_decides_the_same() -> None:
+    """A kill in the middle of a trial costs what was not recorded yet and nothing else."""
+    task, world = guarding(*trained(0, V1)), World(right=frozenset({V1}))
+    drive, rounds = Drive(guard, task), 0
+    rows: list[EffectRow] = []
+    while drive.step is None:
+        for ask in drive.asks:
+            drive.give(ask, world(ask.effect))
+        rows += drive.take()
+        rounds += 1
+    assert rounds < 16
+    half = Drive(guard, task, rows[: len(rows) // 2])
+    again = World(right=frozenset({V1}))
+    while half.step is None:
+        for ask in half.asks:
+            half.give(ask, again(ask.effect))
+        half.take()
+    assert drive.step == half.step
+    assert len(rows) - len(rows) // 2 == len(again.asked)
+
+
+def test_everything_after_the_first_label_is_sealed() -> None:
+    """No role but the judge's reads what may repeat an anchor's label."""
+    task, world = guarding(*trained(0, V1)), World()
+    drive = Drive(guard, task)
+    rows: list[EffectRow] = []
+    while drive.step is None:
+        for ask in drive.asks:
+            drive.give(ask, world(ask.effect))
+        rows += drive.take()
+    kinds = [(row.kind, row.sealed) for row in sorted(rows, key=lambda row: row.ordinal)]
+    first = kinds.index(("label", True))
+    assert all(sealed for _, sealed in kinds[first:])
+    assert not any(sealed for _, sealed in kinds[:first])
+
+
+def test_it_handles_updates() -> None:
+    """On the judge's topic, where labels may be read."""
+    assert {LearnerTrained: guard} == STAGE
+
+
+def test_lockstep_asks_in_rounds() -> None:
+    """A round is one Together, however many trials wait."""
+    plan = guard(guarding(*trained(0, V1)))
+    first = plan.send(None)
+    assert isinstance(first, Together)
+    assert len(ANCHORS) == len(first.effects)
