@@ -20,6 +20,7 @@ from ops.embedded.stack import Endpoints
 from ops.embedded.state import Home
 from ops.models import embedded_ports, embedded_servers, endpoints
 from ops.retrieval.child import retrieval_child, retrieval_service
+from ops.serving.child import serving_child
 from ops.settings import Settings
 from ops.worker import ADMIT, EVERYTHING, STAGE_TOPICS, WorkerConfig
 
@@ -94,7 +95,8 @@ def children(settings: Settings, home: Home, where: Endpoints) -> list[ChildSpec
     The judge, who reads labels, and admission, which takes them in, are processes of their own.
     """
     servers = embedded_servers(settings, home)
-    models = endpoints(settings, embedded_ports(servers))
+    ports = embedded_ports(servers)
+    models = endpoints(settings, ports)
     service = retrieval_child(settings, home, models)
     specs = [*(server.spec() for server in servers), *([service] if service else [])]
     connections = connections_to(settings, where)
@@ -103,6 +105,8 @@ def children(settings: Settings, home: Home, where: Endpoints) -> list[ChildSpec
         specs.append(api)
     if not settings.embedded.workers:
         return specs
+    if level := serving_child(settings, home, connections, ports, prepare):
+        specs.append(level)
     retrieval = retrieval_service(settings, service.port if service else 0)
     for name, stages in _division(settings.worker.processes).items():
         config = worker_config(settings, connections, models, stages, retrieval)

@@ -20,6 +20,7 @@ import structlog
 
 from consumers.effects.model_client import Endpoint, ModelClient
 from consumers.effects.performer import RealPerformer
+from consumers.effects.versions import Versions
 from consumers.plan.preempt import dead_letter_step, fail_question
 from consumers.runner.admit import Admission
 from consumers.runner.committer import Committer
@@ -42,6 +43,7 @@ from storage.postgres.artifacts import PostgresArtifacts
 from storage.postgres.labels import PostgresLabels
 from storage.postgres.ledger import PostgresLedger
 from storage.postgres.memory import PostgresMemory
+from storage.postgres.policies import PostgresPolicies
 
 if TYPE_CHECKING:
     from consumers.runner.log import Record
@@ -143,6 +145,7 @@ class Parts(AsyncExitStack):
         models = await self.enter_async_context(ModelClient(self.config.endpoints))
         return RealPerformer(
             models=models,
+            versions=Versions(PostgresPolicies(ledger.pool)),
             memory=PostgresMemory(ledger.pool),
             ledger=ledger,
             artifacts=PostgresArtifacts(ledger.pool, Path(self.config.artifacts)),

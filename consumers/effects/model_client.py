@@ -8,6 +8,7 @@ What goes wrong is classified by who is to blame, and repeated where that costs 
   `Late`: the command gives its slot back and comes again, for as long as it takes;
 - a fault of the server (500 and above, no answer in time, a reply that cannot be read) raises
   `Transient`: the command is retried with growing delays, and dead-lettered in the end;
+- a planner's version that is registered and not (yet) served raises `Late`: it will be, soon;
 - a request that can never be answered (an unknown model, a refused key) raises `Poison`.
 
 Delays are jittered, so that what failed together does not come back together.
@@ -45,6 +46,8 @@ _CONNECT_S: Final = 10.0
 _BROKEN: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 _TRIES: Final = 3
 _PAUSE_S: Final = 0.1
+#: Until a version that is registered, and missing at a server, may have been loaded.
+_LOADING_S: Final = 1.0
 _SAID_CHARACTERS: Final = 300
 #: Roles whose requests may hold a label: an error of the server may repeat a request.
 _SECRET: Final = frozenset({"judge"})
@@ -80,10 +83,13 @@ class ModelClient:
         if self._session is not None:
             await self._session.close()
 
-    async def chat(self, call: Call) -> ModelReply:
-        """Answer a `Call`."""
+    async def chat(self, call: Call, *, served: str | None = None) -> ModelReply:
+        """Answer a `Call`. `served`: its model is a registered version, which servers call so."""
+        request, registered = chat_request(call), served is not None
+        if registered:
+            request["model"] = served
         try:
-            body = await self._post(call.role, "chat/completions", chat_request(call))
+            body = await self._post(call.role, "chat/completions", request, registered=registered)
         except Poison as error:
             if not call.tolerate:
                 raise
@@ -96,7 +102,9 @@ class ModelClient:
         request = {"model": embed.model, "input": list(embed.texts)}
         return read_embeddings(await self._post("embedder", "embeddings", request), embed)
 
-    async def _post(self, role: str, path: str, request: dict[str, Any]) -> bytes:
+    async def _post(
+        self, role: str, path: str, request: dict[str, Any], *, registered: bool = False
+    ) -> bytes:
         endpoint = self._endpoint(role)
         url, data = f"{endpoint.base_url}/{path}", msgspec.json.encode(request)
         async with self._limits[role]:
@@ -108,6 +116,9 @@ class ModelClient:
             except TimeoutError as error:
                 why = f"{role} at {url} gave no answer within {endpoint.timeout_s:g} s"
                 raise Transient(why) from error
+        if registered and answer.status == _NOT_FOUND:
+            why = f"{role} at {url} does not serve {request['model']} yet"
+            raise Late(why, _jittered(_LOADING_S))
         if answer.status >= _CLIENT_ERROR:
             raise _refusal(answer, role, url, request["model"])
         return answer.body

@@ -27,6 +27,7 @@ from mia_events.steps import OutcomeUnknown, Poison
 
 if TYPE_CHECKING:
     from consumers.effects.model_client import ModelClient
+    from consumers.effects.versions import Versions
     from consumers.tools.retrieval import RetrievalClient
     from consumers.train.trainer import Trainer
     from mia_events.effect_codec import Reply
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 class RealPerformer:
     """The `Performer` of a worker. `labels` is None where the process may not read them.
 
-    A question without documents is searched for in `retrieval`, where there is such a service.
+    `versions` knows what servers call the planner versions that requests name. A question without
+    documents is searched for in `retrieval`, where there is such a service.
     `trainer` is None where no planner can be trained.
     """
 
@@ -47,6 +49,7 @@ class RealPerformer:
         self,
         *,
         models: ModelClient,
+        versions: Versions,
         memory: MemoryStore,
         ledger: Ledger,
         artifacts: Artifacts,
@@ -55,6 +58,7 @@ class RealPerformer:
         trainer: Trainer | None = None,
     ) -> None:
         self._models = models
+        self._versions = versions
         self._memory = memory
         self._ledger = ledger
         self._artifacts = artifacts
@@ -69,7 +73,8 @@ class RealPerformer:
         """See the port."""
         match effect:
             case Call():
-                return await self._models.chat(effect)
+                served = await self._versions.served(task.run, effect.model)
+                return await self._models.chat(effect, served=served)
             case Embed():
                 return await self._models.embed(effect)
             case UseTool():

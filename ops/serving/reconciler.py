@@ -13,9 +13,8 @@ from ops.serving.adapters import AdapterFolders
 from ops.serving.levelling import Load, Unload, Wanted, level, wanted_of
 from ops.serving.replica import Away, Declined, Replica
 from storage.ports import Policies
-from storage.postgres.pool import Unavailable
 
-__all__ = ["Level", "Reconciler", "Standing", "keep_level"]
+__all__ = ["Level", "Reconciler", "Standing"]
 
 _log = structlog.get_logger(__name__)
 #: What was declined, or cannot be made, is tried again after so long.
@@ -147,13 +146,3 @@ class Reconciler:
             else:
                 _log.info("level again", about=about)
         self._told[about] = problem
-
-
-async def keep_level(reconciler: Reconciler, *, every_s: float) -> None:
-    """Bring all level again and again, also after a database that was away."""
-    while True:
-        try:
-            await reconciler.once()
-        except Unavailable as error:
-            _log.warning("waiting for the database", error=str(error))
-        await asyncio.sleep(every_s)

@@ -190,6 +190,7 @@ def _performer(retrieval: RetrievalClient | None) -> Any:
     artifacts: Any = _Artifacts()
     return RealPerformer(
         models=unused,
+        versions=unused,
         memory=unused,
         ledger=unused,
         artifacts=artifacts,

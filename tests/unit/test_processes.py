@@ -12,6 +12,7 @@ from ops.embedded.vllm_server import chat_server
 from ops.environments import ServeEnvironment
 from ops.models import adapters_of, missing_models, planner_replicas
 from ops.processes import children
+from ops.serving.config import ServingConfig
 from ops.settings import load_settings
 from ops.worker import WorkerConfig
 
@@ -117,3 +118,15 @@ def test_every_server_of_the_planner_is_to_be_brought_level(tmp_path: Path) -> N
     assert ["http://one/v1", "http://two/v1"] == [
         replica.base_url for replica in planner_replicas(several, {"chat": 7})
     ]
+
+
+def test_versions_are_served_where_runs_may_train(tmp_path: Path) -> None:
+    """A process of its own keeps the planner's servers level; it knows no label."""
+    assert "policies" not in _children(tmp_path)
+    found = _children(tmp_path, MIA_TRAINING__ENABLED="true")
+    assert ["policies", "workers", "judge", "admit"] == list(found)
+    config = msgspec.json.decode(found["policies"].stdin, type=ServingConfig)
+    assert ["http://models/v1"] == [replica.base_url for replica in config.replicas]
+    assert "//mia_worker:" in config.dsn
+    assert str(tmp_path / "home" / "adapters") == config.adapters
+    assert ("postgres",) == found["policies"].depends_on

@@ -55,7 +55,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def performer() -> RealPerformer:
     """The adapter, of which only tools are used."""
     port: Any = None
-    return RealPerformer(models=port, memory=port, ledger=port, artifacts=port, labels=None)
+    return RealPerformer(
+        models=port, versions=port, memory=port, ledger=port, artifacts=port, labels=None
+    )
 
 
 @pytest.mark.parametrize(
