@@ -22,6 +22,7 @@ UV := $(abspath $(BOOTSTRAP)/bin/uv)
 BIN := .venv/bin
 CORE := .venv/.stamp
 SERVE := .venv-serve/.stamp
+TRAIN := .venv-train/.stamp
 LOCK := $(UV) pip compile --quiet --upgrade --no-emit-index-url --generate-hashes --python-version 3.11 \
 	--custom-compile-command 'make lock'
 LINUX := --python-platform x86_64-manylinux_2_28
@@ -31,7 +32,7 @@ export UV TORCH_SPEC TORCH_INDEX
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test unit contract simulation integration ratios engines bench lint format evidence chaos docs env \
-	env-serve lock clean distclean
+	env-serve env-train lock clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r target text; \
@@ -45,7 +46,7 @@ test: lint unit contract simulation integration ratios engines ## lint and every
 unit contract simulation integration: $(CORE) ## one tier: integration has real Kafka and Postgres
 	$(BIN)/python -m pytest tests/$@
 
-engines: $(CORE) $(SERVE) ## the tier with real vLLM
+engines: $(CORE) $(SERVE) $(TRAIN) ## the tier with real vLLM and real verl
 	$(BIN)/python -m pytest tests/engines
 
 ratios: $(CORE) ## one step's time against a floor of the same run
@@ -81,6 +82,9 @@ env: $(CORE) ## the core environment, .venv
 env-serve: $(CORE) ## the environment of vLLM and its model weights, .venv-serve (6 GB)
 	$(BIN)/python -m ops.environments serve --folder .venv-serve
 
+env-train: $(CORE) ## the environment of verl, .venv-train (5 GB, most of it shared with .venv-serve)
+	$(BIN)/python -m ops.environments train --folder .venv-train
+
 $(UV): requirements/bootstrap.txt
 	@command -v '$(PYTHON)' >/dev/null || { echo '$(PYTHON) was not found: install Python 3.11, or name it with' \
 		'make PYTHON=/path/to/python3.11' >&2; exit 1; }
@@ -101,11 +105,15 @@ $(CORE): $(UV) requirements/dev.txt pyproject.toml
 $(SERVE): requirements/torch.txt requirements/serve.txt | $(CORE)
 	$(BIN)/python -m ops.environments serve --folder .venv-serve
 
+$(TRAIN): requirements/torch.txt requirements/train.txt | $(CORE)
+	$(BIN)/python -m ops.environments train --folder .venv-train
+
 lock: $(UV) ## resolve every environment again; the files name no index
 	$(LOCK) --universal requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(LOCK) --universal pyproject.toml -o requirements/core.txt
 	$(LOCK) --universal pyproject.toml --extra dev -c requirements/core.txt -o requirements/dev.txt
 	$(LOCK) $(LINUX) requirements/serve.in --overrides requirements/serve-overrides.txt -o requirements/serve.txt
+	$(LOCK) $(LINUX) requirements/train.in --overrides requirements/train-overrides.txt -o requirements/train.txt
 	$(LOCK) $(LINUX) requirements/torch.in -c requirements/serve.txt -o requirements/torch.txt
 
 clean: ## remove caches and builds
@@ -113,4 +121,4 @@ clean: ## remove caches and builds
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environments too (stop the stack first: mia down)
-	rm -rf .venv .venv-serve $(BOOTSTRAP)
+	rm -rf .venv .venv-serve .venv-train $(BOOTSTRAP)

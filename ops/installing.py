@@ -35,11 +35,12 @@ class Installer:
     uv: str
     progress: Progress
 
-    def make(self) -> None:
-        """Create an empty environment."""
+    def make(self, name: str) -> None:
+        """Create an empty environment; `name` is for the reader."""
         python = sys.executable
         tool = [self.uv, "venv", "--python", python] if self.uv else [python, "-m", "venv"]
-        run("creating the serve environment", [*tool, str(self.python.parents[1])], self.progress)
+        command = [*tool, str(self.python.parents[1])]
+        run(f"creating the {name} environment", command, self.progress)
 
     def install(self, what: str, arguments: Sequence[str]) -> None:
         """Install what `arguments` name."""

@@ -85,6 +85,7 @@ class Determinants(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     threads: int
     processes: int
+    token_budget: int = 0  #: asked for at once; 0: the longest row
     builds: dict[str, str]  #: version by package
     model_sha256: str  #: of the base model's weights
 

@@ -9,17 +9,22 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from ops import environments
 from ops.embedded.vllm_server import CHAT_MODEL, ChatModel, chat_server, embedding_server
 from ops.environments import (
+    SERVE,
+    TRAIN,
     ServeEnvironment,
     TorchBuild,
     ensure_serve_environment,
+    ensure_train_environment,
     find_serve_environment,
+    find_train_environment,
     serve_folder,
+    train_folder,
 )
 from ops.errors import Refused
 from ops.installing import run
+from ops.locked import Stamp, digest_of_locks
 
 _ENVIRONMENT = ServeEnvironment(Path("/e/bin/python"), Path("/e/chat"), Path("/e/embedding"))
 
@@ -39,8 +44,8 @@ def said() -> list[str]:
 def _finished(folder: Path, torch: TorchBuild) -> None:
     """Leave what a finished environment leaves: its stamp and the list of its models."""
     folder.mkdir(parents=True)
-    locks = environments._digest_of_locks()
-    stamp = environments._Stamp(locks, str(folder), torch)
+    locks = digest_of_locks(SERVE)
+    stamp = Stamp(locks, str(folder), torch)
     (folder / ".stamp").write_bytes(msgspec.json.encode(stamp))
     (folder / "models.json").write_text('{"chat": "/m/chat", "embedding": "/m/embedding"}')
 
@@ -90,6 +95,20 @@ def test_the_environment_lies_where_it_is_named(tmp_path: Path) -> None:
     """A variable moves six gigabytes to another disk."""
     assert tmp_path / "e" == serve_folder({"MIA_SERVE_ENV": str(tmp_path / "e")})
     assert ".venv-serve" == serve_folder({}).name
+
+
+def test_the_train_environment_is_another(tmp_path: Path, said: list[str]) -> None:
+    """It has its own folder, variable and pins, and is finished without models."""
+    assert ".venv-train" == train_folder({}).name
+    assert tmp_path / "e" == train_folder({"MIA_TRAIN_ENV": str(tmp_path / "e")})
+    assert digest_of_locks(SERVE) != digest_of_locks(TRAIN)
+    folder = tmp_path / "train"
+    assert None is find_train_environment(folder)
+    folder.mkdir()
+    stamp = Stamp(digest_of_locks(TRAIN), str(folder), TorchBuild())
+    (folder / ".stamp").write_bytes(msgspec.json.encode(stamp))
+    assert folder / "bin" / "python" == ensure_train_environment(folder, said.append)
+    assert [] == said
 
 
 def test_a_failed_installer_is_quoted(said: list[str]) -> None:

@@ -1,0 +1,82 @@
+"""Figures of an update, by the names that reports use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+
+from mia_events.learning.job import Row
+
+_NAMES: Final = {
+    "actor/pg_loss": "pg_loss",
+    "actor/ppo_kl": "approx_kl",
+    "actor/pg_clipfrac": "clip_fraction",
+    "actor/pg_clipfrac_lower": "clip_fraction_dual",
+    "actor/entropy_loss": "entropy_full",
+    "kl_loss": "kl_loss",
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "lr": "lr",
+}
+
+
+def told_by_verl(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return verl's metrics by our names, each the mean over passes and parts."""
+    return {ours: _mean(metrics[theirs]) for theirs, ours in _NAMES.items() if theirs in metrics}
+
+
+def figures_of(
+    rows: Sequence[Row],
+    counted: torch.Tensor,
+    old: torch.Tensor,
+    sampled: torch.Tensor,
+    base: torch.Tensor | None,
+) -> dict[str, float]:
+    """Return what the log-probabilities before the step say, over all processes' tokens.
+
+    `entropy` is the mean of -log p over the sampled tokens; `ess` the effective sample size of the
+    samplers' tokens under the parent, as a share: (sum w)^2 / (n sum w^2) of w = p_parent /
+    p_sampler.
+    `kl_base` is the k3 estimate of the divergence from the base model.
+    """
+    gap = (old - sampled)[counted]
+    ratio = gap.clamp(-20.0, 20.0).exp()
+    sums = [torch.ones_like(gap), -old[counted], gap.abs(), ratio, ratio**2]
+    if base is not None:
+        log = (base - old)[counted]
+        sums.append(log.exp() - log - 1.0)
+    tokens, surprise, gaps, first, second, *k3 = _total([each.sum() for each in sums])
+    return {
+        "rows": float(len(rows)),
+        "tokens": tokens,
+        "truncated": float(sum(row.status == "truncated" for row in rows)),
+        "entropy": surprise / tokens,
+        "sampler_gap_mean": gaps / tokens,
+        "sampler_gap_max": _highest(gap.abs()),
+        "ess": first**2 / (tokens * second),
+        **({"kl_base": k3[0] / tokens} if k3 else {}),
+    }
+
+
+def _total(values: list[torch.Tensor]) -> list[float]:
+    total = torch.stack([value.double() for value in values])
+    dist.all_reduce(total)
+    return [float(value) for value in total]
+
+
+def _highest(values: torch.Tensor) -> float:
+    highest = values.max() if len(values) else torch.zeros(())
+    dist.all_reduce(highest, dist.ReduceOp.MAX)
+    return float(highest)
+
+
+def _mean(value: Any) -> float:
+    values = value if isinstance(value, list) else [value]
+    flat = [_mean(each) if isinstance(each, list) else float(each) for each in values]
+    return sum(flat) / len(flat)
+
+
+__all__ = ["figures_of", "told_by_verl"]
