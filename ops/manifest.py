@@ -38,6 +38,7 @@ def manifest_of(settings: Settings, **chosen: object) -> Manifest:
             f"the run's settings do not fit: {error}", "See `mia run create --help`."
         ) from error
     _check(manifest)
+    _check_guard(manifest)
     return manifest
 
 
@@ -74,6 +75,13 @@ def _check(manifest: Manifest) -> None:
         raise Refused("a deterministic run needs batches", "Add --mode batch.")
     if manifest.deterministic and _timed(manifest):
         raise Refused("a deterministic run has no limits of time", "Leave out the deadline.")
+
+
+def _check_guard(manifest: Manifest) -> None:
+    if manifest.guard == "anchors" and not manifest.anchors:
+        raise Refused("a guard compares versions on anchors", "Name a file with --anchors.")
+    if manifest.anchors and manifest.judge == "none":
+        raise Refused("anchors are graded, and the run has no judge", "Choose another --judge.")
 
 
 def _timed(manifest: Manifest) -> bool:

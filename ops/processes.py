@@ -41,17 +41,21 @@ def worker_config(
     stages: Sequence[str] = EVERYTHING,
     retrieval: RetrievalService | None = None,
 ) -> WorkerConfig:
-    """Return what a process of these stages must know: no password and no key beyond its need."""
+    """Return what a process of these stages must know: no password and no key beyond its need.
+
+    Where planners are trained, the judge's process guards them: it runs whole trials.
+    """
     roles = {"mia_judge" if stage == _JUDGE else "mia_worker" for stage in stages if stage != ADMIT}
     roles |= {"mia_admit"} if ADMIT in stages else set()
-    only_judge = set(stages) <= {_JUDGE}
+    guards = settings.training.enabled and _JUDGE in stages
+    only_judge = set(stages) <= {_JUDGE} and not guards
     worker = settings.worker
     return WorkerConfig(
         kafka=dict(connections.kafka_options),
         tls=connections.tls,
         dsns={role: connections.dsn(role) for role in sorted(roles)},
         endpoints={r: e for r, e in models.items() if not only_judge or r == _JUDGE},
-        retrieval=retrieval if _TOOL_CALL in stages else None,
+        retrieval=retrieval if guards or _TOOL_CALL in stages else None,
         artifacts=str(Path(settings.home).absolute() / "artifacts"),
         stages=tuple(stages),
         partitions=settings.kafka.partitions,

@@ -13,6 +13,7 @@ from ops.connect import Connections, connections
 from ops.embedded.state import Home
 from ops.errors import Refused
 from ops.settings import Settings, load_settings
+from storage.postgres.artifacts import PostgresArtifacts
 from storage.postgres.ledger import PostgresLedger
 from storage.postgres.pool import Unavailable
 from storage.postgres.runs import PostgresRuns
@@ -29,6 +30,11 @@ class Connected:
     settings: Settings
     connections: Connections
     ledger: PostgresLedger
+
+    @property
+    def artifacts(self) -> PostgresArtifacts:
+        """Large values by content hash."""
+        return PostgresArtifacts(self.ledger.pool, home_of(self.settings).root / "artifacts")
 
     @property
     def runs(self) -> PostgresRuns:

@@ -3,18 +3,22 @@
 import json
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 from rich.table import Table
 
+from mia_events.steps import Manifest
+from ops.anchors import HeldBack, held_back
 from ops.cancel import cancel_run
 from ops.cli.connected import Connected, connected, run_named, waiting_for
 from ops.cli.stack_view import console
 from ops.errors import Refused
 from ops.manifest import manifest_of, shown
 from ops.settings import load_settings
+from storage.postgres.labels import PostgresLabels
 from storage.postgres.runs import RunExists, RunSummary
 
 __all__ = ["runs"]
@@ -72,7 +76,34 @@ class RunOptions:
         return {f"{name}_s" if name in timed else name: v for name, v in asdict(self).items()}
 
 
+@dataclass(frozen=True)
+class GuardOptions:
+    """How new planner versions are guarded.
+
+    Attributes:
+        anchors: A benchmark whose questions are held back: a version serves only if it answers them
+            no worse than the best one before it. Without, every new version serves at once.
+        anchor_limit: How many of its rows (8).
+        guard_rollouts: Attempts per anchor and version (2).
+        guard_margin: How much mean reward a version may lose against the best (0.05).
+    """
+
+    anchors: Path | None = None
+    anchor_limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 8
+    guard_rollouts: int | None = None
+    guard_margin: float | None = None
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the fields of a manifest, but for the anchors themselves."""
+        rules = {"rollouts": self.guard_rollouts, "margin": self.guard_margin}
+        return {
+            "guard": "anchors" if self.anchors else "off",
+            "guard_rules": {name: rule for name, rule in rules.items() if rule is not None},
+        }
+
+
 _NOTHING_CHOSEN = RunOptions()
+_NO_GUARD = GuardOptions()
 
 
 @runs.command
@@ -81,6 +112,7 @@ def create(
     /,
     *,
     options: Annotated[RunOptions, Parameter(name="*")] = _NOTHING_CHOSEN,
+    guard: Annotated[GuardOptions, Parameter(name="*")] = _NO_GUARD,
     tenant: str = "default",
     share: str | None = None,
 ) -> None:
@@ -89,10 +121,16 @@ def create(
     Args:
         name: What questions call it.
         options: See there.
+        guard: See there.
         tenant: Whose run it is; no tenant sees another's memories.
         share: Share memories with the live runs of this tenant that name the same.
     """
-    waiting_for(_create(name, options.chosen(), tenant, share))
+    held = held_back(guard.anchors, guard.anchor_limit) if guard.anchors else None
+    anchors = msgspec.to_builtins(held.anchors) if held else ()
+    manifest = manifest_of(load_settings(), **options.chosen(), **guard.chosen(), anchors=anchors)
+    if share is not None and manifest.mode != "live":
+        raise Refused("a run with batches has memories of its own", "Leave out --share.")
+    waiting_for(_create(name, manifest, held, tenant, share))
     console().print(f"run {name} takes questions: mia publish FILE --run {name}", markup=False)
 
 
@@ -162,15 +200,19 @@ def cancel(name: str, /) -> None:
     console().print(f"run {name} is cancelled; {cut} open questions ended with it", markup=False)
 
 
-async def _create(name: str, chosen: dict[str, Any], tenant: str, share: str | None) -> None:
-    manifest = manifest_of(load_settings(), **chosen)
-    if share is not None and manifest.mode != "live":
-        raise Refused("a run with batches has memories of its own", "Leave out --share.")
+async def _create(
+    name: str, manifest: Manifest, held: HeldBack | None, tenant: str, share: str | None
+) -> None:
     async with connected("mia_admit") as at:
+        if held:
+            await held.keep_documents(at.artifacts)
         try:
             await at.runs.create(name, manifest, tenant=tenant, scope=share)
         except (RunExists, ValueError) as error:
             raise Refused(str(error), "") from error
+        if held:
+            view, _ = await run_named(at.ledger, name)
+            await held.seal(view, PostgresLabels(at.ledger.pool))
 
 
 async def _list() -> list[RunSummary]:

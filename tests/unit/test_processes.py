@@ -48,6 +48,13 @@ def test_the_judge_and_admission_are_processes_of_their_own(tmp_path: Path) -> N
     assert ["judge"] == list(_config(found["judge"]).endpoints)
 
 
+def test_the_judge_can_try_versions_where_planners_are_trained(tmp_path: Path) -> None:
+    """A trial needs every role's model; nobody else gets the role that reads labels for it."""
+    found = _children(tmp_path, MIA_TRAINING__ENABLED="true")
+    assert {"planner", "executor", "judge", "embedder"} <= set(_config(found["judge"]).endpoints)
+    assert ["mia_judge"] == list(_config(found["judge"]).dsns)
+
+
 def test_no_secret_stands_in_a_command_line_or_a_repr(tmp_path: Path) -> None:
     """Passwords go through standard input alone; the administrator's goes nowhere."""
     found = _children(tmp_path)

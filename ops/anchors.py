@@ -1,0 +1,61 @@
+"""Anchors of a run: held-back questions from a benchmark's file, their labels sealed."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from consumers.guard import anchor_id
+from mia_events.learning.guard import Anchor
+from mia_events.steps import RunView
+from ops.cli.ingest import read_benchmark
+from ops.errors import Refused
+from producers.hotpot import BadRow
+from producers.ingest import Sealer
+from storage.ports import Artifacts
+
+__all__ = ["HeldBack", "held_back"]
+
+
+class HeldBack(msgspec.Struct, frozen=True, kw_only=True):
+    """Anchors with what a manifest does not hold: a label each, passages by their SHA-256."""
+
+    anchors: tuple[Anchor, ...]
+    labels: tuple[str, ...]
+    documents: dict[str, bytes]
+
+    async def keep_documents(self, artifacts: Artifacts) -> None:
+        """Put the anchors' passages where a search finds them."""
+        for data in self.documents.values():
+            await artifacts.put(data)
+
+    async def seal(self, run: RunView, labels: Sealer) -> None:
+        """Seal each anchor's label where only the judge and the guard read it."""
+        for anchor, label in zip(self.anchors, self.labels, strict=True):
+            await labels.seal(run.run_no, anchor_id(run, anchor), label, source="anchor")
+
+
+def held_back(file: Path, limit: int) -> HeldBack:
+    """Read the first `limit` rows of a benchmark that have an answer.
+
+    Raises:
+        Refused: the file cannot be read, or has no such row.
+    """
+    benchmark = read_benchmark(file)
+    anchors: list[Anchor] = []
+    labels: list[str] = []
+    documents: dict[str, bytes] = {}
+    for row in benchmark.rows:
+        if isinstance(row, BadRow) or row.label is None or len(anchors) == limit:
+            continue
+        data = msgspec.json.encode(row.documents)
+        name = sha256(data).hexdigest() if row.documents else None
+        if name is not None:
+            documents[name] = data
+        anchors.append(
+            Anchor(source=benchmark.source, row=row.name, text=row.question, documents=name)
+        )
+        labels.append(row.label)
+    if not anchors:
+        raise Refused(f"{file} has no row with an answer", "Anchors are graded: they need one.")
+    return HeldBack(anchors=tuple(anchors), labels=tuple(labels), documents=documents)

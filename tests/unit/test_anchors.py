@@ -1,0 +1,129 @@
+"""Anchors: a manifest pins questions, and their labels go where only judge and guard read."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from consumers.guard import anchor_id
+from mia_events.steps import RunView
+from ops.anchors import held_back
+from ops.cli.run import GuardOptions
+from ops.errors import Refused
+from ops.manifest import manifest_of
+from ops.settings import load_settings
+from tests.support.drive import RUN, manifest
+
+ROWS = [
+    {
+        "_id": "a",
+        "question": "Who wrote Waverley?",
+        "answer": "Scott",
+        "context": [["W", ["Scott wrote it."]]],
+    },
+    {"_id": "b", "question": "Broken"},
+    {"_id": "c", "question": "Who wrote Emma?", "answer": "Austen", "context": []},
+    {"_id": "d", "question": "Who wrote Kim?", "answer": "Kipling", "context": []},
+]
+
+
+class Labels:
+    """Takes labels in."""
+
+    def __init__(self) -> None:
+        self.sealed: dict[UUID, str] = {}
+
+    async def seal(self, run_no: int, question: UUID, value: str, *, source: str) -> None:
+        """Keep it."""
+        assert (1, "anchor") == (run_no, source)
+        self.sealed[question] = value
+
+
+class Artifacts:
+    """Takes artifacts in."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    async def put(self, data: bytes) -> str:
+        """Keep it."""
+        self.kept[sha256(data).hexdigest()] = data
+        return sha256(data).hexdigest()
+
+    async def get(self, sha256_hex: str) -> bytes:
+        """Give it back."""
+        return self.kept[sha256_hex]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A benchmark of which one row is broken."""
+    path = tmp_path / "held.json"
+    path.write_text(json.dumps(ROWS))
+    return path
+
+
+def pinned(**chosen: Any) -> Any:
+    """A manifest with these choices."""
+    return manifest_of(load_settings(environ={}), **chosen)
+
+
+def test_anchors_are_the_first_rows_with_an_answer(file: Path) -> None:
+    """No label and no page stands in the manifest."""
+    held = held_back(file, 2)
+    assert ["a", "c"] == [anchor.row for anchor in held.anchors]
+    found = pinned(**GuardOptions(file).chosen(), anchors=msgspec.to_builtins(held.anchors))
+    assert held.anchors == found.anchors
+    assert b"Scott" not in msgspec.json.encode(found)
+    assert "anchors" == found.guard
+
+
+async def test_labels_and_pages_are_kept_under_the_anchors_names(file: Path) -> None:
+    """The guard finds both by what the manifest says."""
+    held, labels, artifacts = held_back(file, 8), Labels(), Artifacts()
+    run = RunView(run_no=1, id=RUN, name="r", scope="s", manifest=manifest())
+    await held.keep_documents(artifacts)
+    await held.seal(run, labels)
+    assert ["Scott", "Austen", "Kipling"] == [
+        labels.sealed[anchor_id(run, anchor)] for anchor in held.anchors
+    ]
+    name = held.anchors[0].documents
+    assert name is not None
+    assert b"Scott wrote it." in await artifacts.get(name)
+    assert held.anchors[1].documents is None
+
+
+def test_a_file_without_answers_is_refused(tmp_path: Path) -> None:
+    """Anchors are graded."""
+    path = tmp_path / "none.json"
+    path.write_text(json.dumps(ROWS[1:2]))
+    with pytest.raises(Refused, match="no row with an answer"):
+        held_back(path, 8)
+
+
+@pytest.mark.parametrize(
+    "chosen,reason",
+    [
+        ({"guard": "anchors"}, "compares versions on anchors"),
+        ({"guard": "anchors", "guard_rules": {"margin": 2.0}}, "margin"),
+        (
+            {"judge": "none", "anchors": [{"source": "s", "row": "1", "text": "Who?"}]},
+            "the run has no judge",
+        ),
+    ],
+)
+def test_a_guard_that_cannot_decide_is_refused(chosen: dict[str, Any], reason: str) -> None:
+    """At the run's creation, not after the first update."""
+    with pytest.raises(Refused, match=reason):
+        pinned(**chosen)
+
+
+def test_options_become_rules() -> None:
+    """What is not chosen has the rules' own default."""
+    chosen = GuardOptions(guard_margin=0.1).chosen()
+    assert ("off", {"margin": 0.1}) == (chosen["guard"], chosen["guard_rules"])
+    assert (0.1, 2) == (pinned(**chosen).guard_rules.margin, pinned(**chosen).guard_rules.rollouts)
