@@ -347,7 +347,7 @@ class Policies(Protocol):
 
     async def wanted(self) -> tuple[PolicyRow, ...]:
         """Versions of unfinished runs that requests may name: those that serve, those that an
-        unfinished batch or question is pinned to, and those that a guard is looking at.
+        unfinished batch or question is pinned to, those that a guard compares, and the best.
         """
         ...
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from uuid import UUID
 
 import msgspec
 
+from mia_events import ids
 from mia_events.commits import StepCommit
 from mia_events.effects import Candidate, Candidates, GroupView
 from mia_events.learning.groups import GRADED, PLANNED_ON, RecordedCall, rollout_turns
 from mia_events.learning.job import Parent
 from mia_events.lifecycle import ENDED
 from mia_events.steps import PolicyWrite
+from schemas.envelope import decode_payload
+from schemas.events import LearnerSealed
 from storage.inmemory.state import Database, QuestionRow, RunRow
 from storage.ports import PolicyRow, PolicyState
 
@@ -36,17 +40,27 @@ class InMemoryPolicies:
 
     def _is_wanted(self, row: PolicyRow) -> bool:
         run = self._db.runs[row.run_no]
-        if run.state == ENDED:
-            return False
-        pinned = {b.policy for b in self._db.batches.values() if _unended(run, b.run_no, b.status)}
-        pinned |= {
-            q.policy for q in self._db.questions.values() if q.run_no == run.run_no and not q.closed
-        }
-        return row.state == "candidate" or row.name in {run.policy, *pinned}
+        return run.state != ENDED and row.name in {run.policy, *self._named(run)}
+
+    def _named(self, run: RunRow) -> Iterator[str | None]:
+        mine = run.run_no
+        for batch in self._db.batches.values():
+            if batch.run_no == mine and batch.status != ENDED:
+                yield batch.policy
+        for question in self._db.questions.values():
+            if question.run_no == mine and not question.closed:
+                yield question.policy
+        for row in self._db.policies.values():
+            if row.run_no == mine and row.state == "candidate":
+                yield from (row.name, row.parent)
+        yield _best(self._db, run)
 
 
-def _unended(run: RunRow, run_no: int, status: str) -> bool:
-    return run_no == run.run_no and status != ENDED
+def _best(db: Database, run: RunRow) -> str | None:
+    """What the newest decision that names one names as the best version."""
+    events = reversed(db.events.get(ids.learner_id(run.id), []))
+    sealed = (decode_payload(event.body) for event in events if event.type == "learner.sealed")
+    return next((one.best for one in sealed if isinstance(one, LearnerSealed) and one.best), None)
 
 
 def refuse_used(db: Database, write: PolicyWrite, *, run_no: int) -> None:
@@ -77,14 +91,15 @@ def decide(db: Database, step: StepCommit) -> None:
     found, run = step.decision, db.runs[step.run_no]
     if found is None:
         return
-    _turn(db, run, found.candidate, found.state)
+    turn(db, run, found.candidate, found.state)
     if found.serves not in (found.served, found.candidate):
-        _turn(db, run, found.served, "rolled_back")
+        turn(db, run, found.served, "rolled_back")
     if run.policy == found.served:
         run.policy = found.serves
 
 
-def _turn(db: Database, run: RunRow, name: str, state: PolicyState) -> None:
+def turn(db: Database, run: RunRow, name: str, state: PolicyState) -> None:
+    """Give a version another state; nothing for the base model."""
     row = db.policies.get((run.run_no, name))
     if row is not None:
         db.policies[run.run_no, name] = msgspec.structs.replace(row, state=state)
@@ -149,4 +164,12 @@ def _calls(db: Database, rollout: UUID) -> list[RecordedCall]:
     ]
 
 
-__all__ = ["InMemoryPolicies", "candidates", "decide", "group_view", "refuse_used", "write_policy"]
+__all__ = [
+    "InMemoryPolicies",
+    "candidates",
+    "decide",
+    "group_view",
+    "refuse_used",
+    "turn",
+    "write_policy",
+]

@@ -6,7 +6,8 @@ from hashlib import sha256
 
 import msgspec
 
-from mia_events import ids
+from mia_events import ids, topics
+from mia_events.learning.versions import number_of
 from mia_events.lifecycle import RUN, Kind, advance
 from mia_events.memories import scope_of
 from mia_events.steps import Manifest
@@ -14,7 +15,8 @@ from schemas import events as ev
 from schemas.envelope import encode_payload
 from schemas.events import Event, event_type
 from storage.inmemory.advance import append_run_event
-from storage.inmemory.state import ActiveRow, Database, Head, NewEvent, RunRow
+from storage.inmemory.policies import turn
+from storage.inmemory.state import ActiveRow, Database, Head, NewEvent, OutboxRow, RunRow, emitted
 
 
 class InMemoryRuns:
@@ -66,6 +68,26 @@ class InMemoryRuns:
     async def close(self, name: str) -> str:
         """Admit nothing more; the new state."""
         return self._change(self._named(name), ev.RunClosed())
+
+    async def set_policy(self, name: str, policy: str, *, reason: str = "") -> str:
+        """Let new questions be served by a version; what served before."""
+        run = self._named(name)
+        served, number = run.policy, number_of(policy)
+        if number is None or (number and (run.run_no, policy) not in self._db.policies):
+            message = f"{policy} is no version of this run"
+            raise LookupError(message)
+        if policy == served:
+            message = f"run {name} is served by {policy} already"
+            raise ValueError(message)
+        ordered = ev.RunPolicySet(policy=policy, previous=served, by="operator", reason=reason)
+        self._change(run, ordered)
+        fact = emitted(self._db.events[run.id][-1], topics.POLICY, outbound=True)
+        self._db.outbox[fact.id] = OutboxRow(fact=fact, try_after=self._db.clock())
+        turn(self._db, run, policy, "promoted")
+        if number < (number_of(served) or 0):
+            turn(self._db, run, served, "rolled_back")
+        run.policy = policy
+        return served
 
     def _named(self, name: str) -> RunRow:
         return next(run for run in self._db.runs.values() if run.name == name)

@@ -16,9 +16,30 @@ SELECT p.* FROM policy AS p WHERE p.run_no = $1 ORDER BY p.number
 SELECT p.* FROM policy AS p WHERE p.run_no = $1 AND p.name = $2
 
 -- name: wanted
--- Versions of unfinished runs that requests may name.
-SELECT p.* FROM policy AS p JOIN run AS r ON r.run_no = p.run_no AND r.state NOT IN ('ended', 'purged')
-WHERE p.name = r.policy OR p.state = 'candidate'
-   OR EXISTS (SELECT FROM batch AS b WHERE b.run_no = p.run_no AND b.policy = p.name AND b.status <> 'ended')
-   OR EXISTS (SELECT FROM question AS q WHERE q.run_no = p.run_no AND q.policy = p.name AND NOT q.closed)
+-- Versions of unfinished runs that requests may name: what serves, what unfinished batches and questions are pinned
+-- to, what a guard compares (a candidate, its parent, the best so far); the best also to go back to it at once.
+WITH alive AS (
+    SELECT r.run_no, r.policy FROM run AS r
+    WHERE r.state NOT IN ('ended', 'purged') AND EXISTS (SELECT FROM policy AS p WHERE p.run_no = r.run_no)
+), named AS (
+    SELECT r.run_no, r.policy AS name FROM alive AS r
+    UNION ALL
+    SELECT b.run_no, b.policy FROM batch AS b JOIN alive AS r ON r.run_no = b.run_no WHERE b.status <> 'ended'
+    UNION ALL
+    SELECT q.run_no, q.policy FROM active AS a JOIN alive AS r ON r.run_no = a.run_no
+    JOIN question AS q ON q.id = a.stream WHERE a.kind = 2
+    UNION ALL
+    SELECT c.run_no, unnest(ARRAY[c.name, c.parent]) FROM policy AS c JOIN alive AS r ON r.run_no = c.run_no
+    WHERE c.state = 'candidate'
+    UNION ALL
+    SELECT a.run_no, s.best FROM active AS a JOIN alive AS r ON r.run_no = a.run_no
+    CROSS JOIN LATERAL (
+        SELECT convert_from(e.body, 'UTF8')::jsonb ->> 'best' AS best FROM event AS e
+        WHERE e.run_no = a.run_no AND e.stream = a.stream AND e.type = 'learner.sealed' AND e.body IS NOT NULL
+          AND convert_from(e.body, 'UTF8')::jsonb ? 'best'
+        ORDER BY e.seq DESC LIMIT 1
+    ) AS s
+    WHERE a.kind = 4
+)
+SELECT p.* FROM policy AS p WHERE (p.run_no, p.name) IN (SELECT n.run_no, n.name FROM named AS n)
 ORDER BY p.run_no, p.number

@@ -11,7 +11,8 @@ import msgspec
 
 from mia_events import ids
 from mia_events.chain import GENESIS, chain_hash
-from mia_events.lifecycle import RUN, Kind, advance
+from mia_events.learning.versions import BASE, number_of
+from mia_events.lifecycle import RUN, Kind, Rule, advance
 from mia_events.memories import scope_of
 from schemas import events as ev
 from schemas.envelope import encode_payload
@@ -141,6 +142,32 @@ class PostgresRuns:
         """Abandon the run. Its questions must have ended: see `unfinished`. The new state."""
         return await self._change(name, ev.RunCancelled())
 
+    async def set_policy(self, name: str, policy: str, *, reason: str = "") -> str:
+        """Let new questions be served by a version: an operator's order. What served before.
+
+        A version that is gone back from is rolled back. Raises `LookupError` for a version that is
+        not registered, `ValueError` for the one that serves already.
+        """
+        at = datetime.now(UTC)
+        async with answering(), self._pool.acquire() as connection, connection.transaction():
+            row = await self._locked(connection, name)
+            served: str = row["policy"]
+            number = await self._number_of(connection, row["run_no"], policy)
+            if policy == served:
+                message = f"run {name} is served by {policy} already"
+                raise ValueError(message)
+            event = ev.RunPolicySet(policy=policy, previous=served, by="operator", reason=reason)
+            rule, seq, head = await self._append(connection, row, event, at)
+            await connection.execute(
+                _Q["set_state"], row["run_no"], rule.status, seq, head, row["paused_at"], at
+            )
+            await connection.execute(_Q["set_policy"], row["run_no"], policy, served, number)
+            event_id = ids.event_id(row["id"], seq)
+            await connection.execute(
+                _Q["announce"], event_id, row["run_no"], row["id"], seq, rule.outbox, at
+            )
+        return served
+
     async def find_question(self, question: UUID) -> QuestionPlace:
         """Where a question belongs. Raises `LookupError`."""
         async with answering():
@@ -181,17 +208,10 @@ class PostgresRuns:
     async def _change(self, name: str, event: Event | None) -> str:
         at = datetime.now(UTC)
         async with answering(), self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(_Q["lock_learner"], name)
-            row = await connection.fetchrow(_Q["lock"], name)
-            if row is None:
-                message = f"no run {name!r}: `mia run list` shows what there is"
-                raise LookupError(message)
+            row = await self._locked(connection, name)
             if event is None:
                 event = await self._thaw(connection, row, at)
-            rule = advance(Kind.RUN, RUN, row["state"], ev.event_type(event))
-            seq = row["version"] + 1
-            head = _hash(row["head"], row["id"], seq, event, at)
-            await _log(connection, row["run_no"], row["id"], Kind.RUN, seq, event, head, at)
+            rule, seq, head = await self._append(connection, row, event, at)
             paused = at if isinstance(event, ev.RunPaused) else None
             if isinstance(event, ev.RunClosed):
                 paused = row["paused_at"]
@@ -201,6 +221,32 @@ class PostgresRuns:
             if isinstance(event, ev.RunCancelled):
                 await connection.execute(_Q["end_learner"], row["run_no"])
         return rule.status
+
+    async def _locked(self, connection: Connection, name: str) -> asyncpg.Record:
+        await connection.execute(_Q["lock_learner"], name)
+        row: asyncpg.Record | None = await connection.fetchrow(_Q["lock"], name)
+        if row is None:
+            message = f"no run {name!r}: `mia run list` shows what there is"
+            raise LookupError(message)
+        return row
+
+    async def _append(
+        self, connection: Connection, row: asyncpg.Record, event: Event, at: datetime
+    ) -> tuple[Rule, int, bytes]:
+        """Add to the run's stream what its state allows; the rule, the new version and head."""
+        rule = advance(Kind.RUN, RUN, row["state"], ev.event_type(event))
+        seq = row["version"] + 1
+        head = _hash(row["head"], row["id"], seq, event, at)
+        await _log(connection, row["run_no"], row["id"], Kind.RUN, seq, event, head, at)
+        return rule, seq, head
+
+    async def _number_of(self, connection: Connection, run_no: int, policy: str) -> int:
+        number = number_of(policy)
+        found = await connection.fetchval(_Q["has_version"], run_no, policy)
+        if number is None or not (policy == BASE or found):
+            message = f"{policy} is no version of this run: `mia policy list` shows what there is"
+            raise LookupError(message)
+        return number
 
     async def _thaw(
         self, connection: Connection, row: asyncpg.Record, at: datetime

@@ -29,6 +29,22 @@ UPDATE run SET state = $2, version = $3, head = $4, paused_at = $5,
     finished_at = CASE WHEN $2 = 'ended' THEN $6 ELSE finished_at END
 WHERE run_no = $1
 
+-- name: has_version
+-- Whether a version is registered.
+SELECT EXISTS (SELECT FROM policy AS p WHERE p.run_no = $1 AND p.name = $2)
+
+-- name: set_policy
+-- What serves a run from here on ($2, numbered $4); what it goes back from ($3) is rolled back.
+WITH turned AS (
+    UPDATE policy AS p SET state = CASE WHEN p.name = $2 THEN 'promoted' ELSE 'rolled_back' END
+    WHERE p.run_no = $1 AND (p.name = $2 OR p.name = $3 AND p.number > $4)
+)
+UPDATE run AS r SET policy = $2 WHERE r.run_no = $1
+
+-- name: announce
+-- A run's event as an outbound fact; sweepers publish it.
+INSERT INTO outbox (event_id, run_no, stream, seq, topic, try_after) VALUES ($1, $2, $3, $4, $5, $6)
+
 -- name: freeze
 -- Deadlines and delays moved by the length of a pause; what waits is to be sent again.
 UPDATE active SET deadline = deadline + $2, due_at = due_at + $2,

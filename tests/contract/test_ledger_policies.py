@@ -59,12 +59,16 @@ async def _train(
     return write
 
 
+async def _wanted(workbench: Workbench, run: int) -> list[str]:
+    return [row.name for row in await workbench.policies.wanted() if row.run_no == run]
+
+
 async def _seal(
-    workbench: Workbench, run: int, training: str, policy: str, *, batch: int = 0
+    workbench: Workbench, run: int, training: str, policy: str, *, batch: int = 0, best: str = ""
 ) -> list[str]:
     """Seal; the versions that questions opened on then."""
     sealed = ev.LearnerSealed(
-        number=batch, generation=batch + 1, policy=policy,
+        number=batch, generation=batch + 1, policy=policy, best=best,
         training="promoted" if training == "promoted" else "held_back",
     )  # fmt: skip
     result = await workbench.step(await _learner(workbench, run), sealed)
@@ -195,6 +199,72 @@ async def test_wanted_are_versions_that_serve_are_pinned_or_looked_at(workbench:
     await _seal(workbench, run, "promoted", "planner@v1")
     mine = [row.name for row in await workbench.policies.wanted() if row.run_no == run]
     assert ["planner@v1"] == mine
+
+
+async def test_wanted_is_also_what_a_guard_compares_and_the_best(workbench: Workbench) -> None:
+    """A guard asks the candidate, its parent and the best; one may go back to the best at once."""
+    run = await _ended_batches(workbench)
+    await _train(workbench, run)
+    await _seal(workbench, run, "promoted", "planner@v1", best="planner@v1")
+    name = (await workbench.ledger.run(run)).name
+    await workbench.ports.runs.set_policy(name, "base")
+    for row in (2, 3):
+        await workbench.through(await workbench.question(run, str(row)), g=2)
+    assert ["planner@v1"] == await _wanted(workbench, run)
+    await _train(workbench, run, number=2, parent="planner@v1", batch=1)
+    assert ["planner@v1", "planner@v2"] == await _wanted(workbench, run)
+    await _seal(workbench, run, "held_back", "base", batch=1)
+    assert ["planner@v1"] == await _wanted(workbench, run)
+
+
+async def test_an_operator_sets_what_serves(workbench: Workbench) -> None:
+    """An event of the run, told outside; going back rolls back what served."""
+    run = await _ended_batches(workbench)
+    await _train(workbench, run)
+    await _seal(workbench, run, "held_back", "base")
+    view = await workbench.ledger.run(run)
+    assert "base" == await workbench.ports.runs.set_policy(view.name, "planner@v1", reason="try")
+    assert ["promoted"] == [row.state for row in await workbench.policies.list(run)]
+    parent = (await workbench.ledger.candidates(view.id, 0)).parent
+    assert "planner@v1" == parent.policy
+    assert "planner@v1" == await workbench.ports.runs.set_policy(view.name, "base")
+    assert ["rolled_back"] == [row.state for row in await workbench.policies.list(run)]
+    events = [decode_payload(event.body) for event in await workbench.ports.events(view.id)]
+    assert [
+        ev.RunPolicySet(policy="planner@v1", previous="base", by="operator", reason="try"),
+        ev.RunPolicySet(policy="base", previous="planner@v1", by="operator"),
+    ] == events[1:]
+    told = await workbench.ledger.unsent([], grace_s=60, limit=99)
+    assert ["run.policy_set"] * 2 == [fact.type for fact in told if fact.stream == view.id]
+    assert {"mia.policy"} == {fact.topic for fact in told if fact.stream == view.id}
+
+
+async def test_an_operator_is_refused_what_cannot_serve(workbench: Workbench) -> None:
+    """A version that nobody registered, and the one that serves already; nothing is recorded."""
+    run = await _ended_batches(workbench)
+    view = await workbench.ledger.run(run)
+    for wrong in ("planner@v1", "a-model"):
+        with pytest.raises(LookupError, match=wrong):
+            await workbench.ports.runs.set_policy(view.name, wrong)
+    with pytest.raises(ValueError, match="already"):
+        await workbench.ports.runs.set_policy(view.name, "base")
+    assert 1 == len(await workbench.ports.events(view.id))
+
+
+async def test_a_decision_on_what_no_longer_serves_leaves_the_operators_order(
+    workbench: Workbench,
+) -> None:
+    """The guard was at work when the operator spoke."""
+    run = await _ended_batches(workbench, 2)
+    await _train(workbench, run)
+    await _seal(workbench, run, "promoted", "planner@v1")
+    for row in (2, 3):
+        await workbench.through(await workbench.question(run, str(row)), g=2)
+    await _train(workbench, run, number=2, parent="planner@v1", batch=1)
+    name = (await workbench.ledger.run(run)).name
+    await workbench.ports.runs.set_policy(name, "base")
+    opened = await _seal(workbench, run, "promoted", "planner@v2", batch=1)
+    assert ["base"] * 2 == opened
 
 
 async def test_a_group_is_read_with_its_planners_turns(workbench: Workbench) -> None:
