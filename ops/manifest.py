@@ -8,6 +8,7 @@ import msgspec
 
 from consumers import prompts
 from consumers.tools import TOOLS
+from mia_events.learning.governor import pacing_problem
 from mia_events.steps import Manifest
 from ops.errors import Refused
 from ops.models import choices
@@ -38,7 +39,7 @@ def manifest_of(settings: Settings, **chosen: object) -> Manifest:
             f"the run's settings do not fit: {error}", "See `mia run create --help`."
         ) from error
     _check(manifest)
-    _check_guard(manifest)
+    _check_learning(manifest)
     return manifest
 
 
@@ -77,11 +78,14 @@ def _check(manifest: Manifest) -> None:
         raise Refused("a deterministic run has no limits of time", "Leave out the deadline.")
 
 
-def _check_guard(manifest: Manifest) -> None:
+def _check_learning(manifest: Manifest) -> None:
     if manifest.guard == "anchors" and not manifest.anchors:
         raise Refused("a guard compares versions on anchors", "Name a file with --anchors.")
     if manifest.anchors and manifest.judge == "none":
         raise Refused("anchors are graded, and the run has no judge", "Choose another --judge.")
+    problem = pacing_problem(lag=manifest.lag, staleness=manifest.staleness)
+    if manifest.train and problem:
+        raise Refused("groups would be too old to train from", problem)
 
 
 def _timed(manifest: Manifest) -> bool:

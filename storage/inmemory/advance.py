@@ -7,6 +7,7 @@ from typing import Literal
 from uuid import UUID
 
 from mia_events import ids, topics
+from mia_events.learning.governor import may_open
 from mia_events.lifecycle import BATCH, ENDED, LEARNER, Kind
 from mia_events.lifecycle import advance as transition
 from schemas import events as ev
@@ -86,7 +87,9 @@ def _advance_batch(db: Database, run: RunRow, batch: BatchRow) -> None:
     reason = _close_reason(db, run, batch)
     if reason is not None:
         _close(db, run, batch, reason)
-    if batch.status in {"filling", "full"} and run.sealed_gen >= batch.number - run.manifest.lag:
+    if batch.status in {"filling", "full"} and may_open(
+        batch.number, sealed=run.sealed_gen, lag=run.manifest.lag
+    ):
         _open(db, run, batch)
     if batch.status == "running" and batch.ended >= batch.size:
         append_batch_event(db, run, batch, ev.BatchEnded(number=batch.number), "ended")

@@ -114,9 +114,10 @@ def test_a_file_without_answers_is_refused(tmp_path: Path) -> None:
             {"judge": "none", "anchors": [{"source": "s", "row": "1", "text": "Who?"}]},
             "the run has no judge",
         ),
+        ({"train": True, "mode": "batch", "lag": 3, "staleness": 1}, "too old to train from"),
     ],
 )
-def test_a_guard_that_cannot_decide_is_refused(chosen: dict[str, Any], reason: str) -> None:
+def test_a_run_that_cannot_learn_so_is_refused(chosen: dict[str, Any], reason: str) -> None:
     """At the run's creation, not after the first update."""
     with pytest.raises(Refused, match=reason):
         pinned(**chosen)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mia_events.learning.governor import Governor
+from mia_events.learning.governor import may_open, pacing_problem
 from mia_events.learning.selection import lineage_of, select
 from schemas.events import LearnerSealed, LearnerTrained
 
@@ -80,22 +80,22 @@ def test_a_lineage_follows_parents() -> None:
 
 def test_a_bound_below_the_lag_is_refused() -> None:
     """It would throw away what was graded in time."""
-    assert Governor(lag=1, staleness=1, batch_size=4).problem == ""
-    assert "lag 2 a group may be 2 updates old" in (
-        Governor(lag=2, staleness=1, batch_size=4).problem
-    )
+    assert pacing_problem(lag=1, staleness=1) == ""
+    assert "lag 2 a group may be 2 updates old" in pacing_problem(lag=2, staleness=1)
 
 
 @given(st.integers(0, 3), st.integers(0, 9), st.integers(0, 9))
 def test_a_batch_is_never_more_than_the_lag_ahead(lag: int, batch: int, sealed: int) -> None:
     """The rule by which the ledger opens batches."""
-    opens = Governor(lag=lag, staleness=lag, batch_size=4).may_open(batch, sealed)
-    assert (batch - sealed <= lag) == opens
+    assert (batch - sealed <= lag) == may_open(batch, sealed=sealed, lag=lag)
 
 
-@given(st.integers(0, 3), st.integers(1, 9), st.integers(0, 99))
-def test_live_questions_wait_while_too_much_is_unlearned(lag: int, size: int, open_: int) -> None:
-    """One batch is learned from while `lag` others are answered."""
-    room = Governor(lag=lag, staleness=lag, batch_size=size).room(open_)
-    assert room >= 0
-    assert room + open_ == max(open_, (lag + 1) * size)
+@given(st.integers(0, 3), st.integers(1, 12))
+def test_what_pacing_lets_start_is_never_too_old(lag: int, batches: int) -> None:
+    """However late a batch ends: its groups are at most `lag` updates old when their turn comes."""
+    for batch in range(batches):
+        pinned = max(0, batch - lag)  # the generation that it opened on, each at most one update
+        assert batch - pinned <= lag
+        chain = tuple(f"planner@v{n}" if n else "base" for n in range(batch + 1))
+        found = select([Group(batch, chain[pinned])], lineage=chain, staleness=lag)
+        assert ((UUID(int=batch),), ()) == (found.chosen, found.stale)
