@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from consumers import consolidate, execute, guard, judge, plan, reflect, tool_call
+from consumers.train import stage as train
 from mia_events import topics
 from mia_events.steps import Stage
 
@@ -16,6 +17,7 @@ STAGES: Final[Mapping[str, Stage]] = {
     topics.REFLECT: reflect.STAGE,
     topics.JUDGE: {**judge.STAGE, **guard.STAGE},
     topics.CONSOLIDATE: consolidate.STAGE,
+    topics.TRAIN: train.STAGE,
 }
 
 __all__ = ["STAGES"]

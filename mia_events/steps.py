@@ -165,13 +165,12 @@ class NewVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicyWrite(msgspec.Struct, frozen=True, kw_only=True):
-    """A training decision to register in the same transaction: `groups` are used up by `batch`.
-
-    `version` is what they made, None when there was nothing to learn from them.
+    """A training decision to register in the same transaction: `groups` are used up by `batch`
+    (None: all that it could have used). `version` is what they made, None when nothing was made.
     """
 
     batch: int
-    groups: tuple[UUID, ...]
+    groups: tuple[UUID, ...] | None
     version: NewVersion | None = None
 
 

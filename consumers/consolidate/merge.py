@@ -7,31 +7,36 @@ from mia_events.effects import ConsolidatedQuestion, ReadBatch, ask
 from mia_events.memories import batch_write
 from mia_events.steps import Plan, Step, Task
 from schemas.envelope import decode_payload
-from schemas.events import LearnerBatchReady, LearnerSealed, QuestionConsolidated
+from schemas.events import LearnerBatchReady, LearnerMerged, LearnerSealed, QuestionConsolidated
 
 
 def merge(task: Task) -> Plan:
-    """Write generation k + 1 from batch k and seal it.
+    """Write generation k + 1 from batch k, and seal it unless the run trains on the batch too.
 
     Of two memories with one key the one from the later question stays.
     """
     ready = command(task, LearnerBatchReady)
     batch = yield from ask(ReadBatch(run=task.run.id, number=ready.number))
-    generation = ready.number + 1
     questions = sorted(batch.items, key=lambda item: item.position)
     return Step(
-        event=LearnerSealed(
-            number=ready.number,
-            generation=generation,
-            training="none_configured",
-            policy=_policy(task),
-        ),
+        event=_merged(task, ready.number),
         memory=batch_write(
             task.run.scope,
-            generation,
+            ready.number + 1,
             [(question.question, _left(question)) for question in questions],
             cap=task.run.manifest.memory_cap,
         ),
+    )
+
+
+def _merged(task: Task, number: int) -> LearnerMerged | LearnerSealed:
+    if task.run.manifest.train:
+        return LearnerMerged(number=number, generation=number + 1)
+    return LearnerSealed(
+        number=number,
+        generation=number + 1,
+        training="none_configured",
+        policy=_policy(task),
     )
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from consumers.plan import orders
 from mia_events.lifecycle import Kind
 from mia_events.quoting import clean, clip
-from mia_events.steps import OutcomeUnknown, Step, Task
+from mia_events.steps import OutcomeUnknown, PolicyWrite, Step, Task
 from schemas.events import (
     FailureReason,
     LearnerBatchReady,
     LearnerMerged,
     LearnerSealed,
+    LearnerTrained,
     QuestionConsolidated,
     QuestionFailed,
     QuestionFannedOut,
@@ -47,7 +48,7 @@ def dead_letter_step(task: Task, error: BaseException) -> Step:
         case Kind.QUESTION, "consolidating":
             return Step(event=QuestionConsolidated(problem=detail))
         case Kind.LEARNER, "merging" | "training" | "guarding":
-            return Step(event=_sealed_as_failed(task, detail))
+            return _learned_nothing(task, detail)
         case _:
             raise LookupError(
                 f"a {task.kind.name.lower()} that is {task.status} has no command to dead-letter"
@@ -65,23 +66,37 @@ def _detail(task: Task, error: BaseException) -> str:
     return clip(clean(detail), _DETAIL_CHARACTERS)
 
 
-def _sealed_as_failed(task: Task, problem: str) -> LearnerSealed:
-    merged = task.last(LearnerMerged) if task.status == "training" else None
-    if isinstance(merged, LearnerMerged):
-        number, generation = merged.number, merged.generation
-    else:
-        ready = task.last(LearnerBatchReady)
-        if ready is None:
-            raise LookupError(f"learner {task.stream} has no batch to seal")
-        number, generation = ready.number, ready.number + 1
-    sealed = task.last(LearnerSealed)
-    return LearnerSealed(
-        number=number,
-        generation=generation,
-        training="failed",
-        policy=sealed.policy if isinstance(sealed, LearnerSealed) else "base",
-        problem=problem,
+def _learned_nothing(task: Task, problem: str) -> Step:
+    """Learning goes on with the next batch; what this one could have trained on is used up."""
+    number = _batch_of(task)
+    return Step(
+        event=LearnerSealed(
+            number=number,
+            generation=number + 1,
+            training="failed",
+            policy=_serving(task),
+            problem=problem,
+            candidate=task.command.policy if isinstance(task.command, LearnerTrained) else "",
+        ),
+        policy=PolicyWrite(batch=number, groups=None)
+        if isinstance(task.command, LearnerMerged)
+        else None,
     )
+
+
+def _batch_of(task: Task) -> int:
+    match task.command:
+        case LearnerBatchReady() | LearnerMerged() | LearnerTrained():
+            return task.command.number
+        case _:
+            raise LookupError(f"learner {task.stream} has no batch to seal")
+
+
+def _serving(task: Task) -> str:
+    if isinstance(task.command, LearnerTrained):
+        return task.command.parent
+    sealed = task.last(LearnerSealed)
+    return sealed.policy if isinstance(sealed, LearnerSealed) else "base"
 
 
 __all__ = ["dead_letter_step", "fail_question"]

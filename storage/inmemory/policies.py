@@ -65,7 +65,7 @@ def _best(db: Database, run: RunRow) -> str | None:
 
 def refuse_used(db: Database, write: PolicyWrite, *, run_no: int) -> None:
     """Raise `ValueError` for groups that were used before, or a version that is there."""
-    again = [question for question in write.groups if question in db.used_groups]
+    again = [question for question in write.groups or () if question in db.used_groups]
     new = write.version
     if again or (new is not None and (run_no, new.name) in db.policies):
         message = f"train_group has {again} or policy has {new and new.name} already"
@@ -74,7 +74,8 @@ def refuse_used(db: Database, write: PolicyWrite, *, run_no: int) -> None:
 
 def write_policy(db: Database, write: PolicyWrite, *, run_no: int, cause: UUID) -> None:
     """Use up groups and register what they made."""
-    db.used_groups |= dict.fromkeys(write.groups, write.batch)
+    groups = _every_group(db, run_no, write.batch) if write.groups is None else write.groups
+    db.used_groups |= dict.fromkeys(groups, write.batch)
     if write.version is not None:
         db.policies[run_no, write.version.name] = PolicyRow(
             **msgspec.structs.asdict(write.version),
@@ -84,6 +85,15 @@ def write_policy(db: Database, write: PolicyWrite, *, run_no: int, cause: UUID) 
             event_id=cause,
             at=db.clock(),
         )
+
+
+def _every_group(db: Database, run_no: int, batch: int) -> list[UUID]:
+    return [
+        row.id
+        for row in db.questions.values()
+        if row.run_no == run_no and row.closed and row.id not in db.used_groups
+        if row.batch is None or row.batch <= batch
+    ]
 
 
 def decide(db: Database, step: StepCommit) -> None:

@@ -55,7 +55,10 @@ async def write_policy(
 
     `cause` is the step's event.
     """
-    await connection.execute(_Q["use"], list(write.groups), run_no, write.batch)
+    if write.groups is None:
+        await connection.execute(_Q["use_all"], run_no, write.batch)
+    else:
+        await connection.execute(_Q["use"], list(write.groups), run_no, write.batch)
     new = write.version
     if new is None:
         return

@@ -2,6 +2,13 @@
 -- The groups that a batch has used up.
 INSERT INTO train_group (question, run_no, batch) SELECT q, $2, $3 FROM unnest($1::uuid[]) AS q
 
+-- name: use_all
+-- Every group that a batch could have used, and nobody did.
+INSERT INTO train_group (question, run_no, batch)
+SELECT q.id, q.run_no, $2 FROM question AS q
+WHERE q.run_no = $1 AND q.closed AND (q.batch IS NULL OR q.batch <= $2)
+ON CONFLICT DO NOTHING
+
 -- name: register
 -- A new planner version.
 INSERT INTO policy (run_no, number, name, parent, batch, adapter_sha, optimizer_sha, data_sha, record, event_id, at)
