@@ -16,11 +16,11 @@ from mia_events.effects import Candidates, ChooseGroups, Groups, ReadGroups, Tra
 from mia_events.learning.job import Trained, TrainJob
 from mia_events.learning.prepare import Prepared, prepare
 from mia_events.learning.record import version_record
-from mia_events.learning.rewards import WEIGHTS, Weights
+from mia_events.learning.rewards import weights_of
 from mia_events.learning.rows import UntrainableTurn, data_sha256
 from mia_events.learning.selection import Selection, lineage_of, select
 from mia_events.learning.versions import number_of, version_name
-from mia_events.steps import NewVersion, Plan, Poison, PolicyWrite, Step, Task
+from mia_events.steps import NewVersion, Plan, PolicyWrite, Step, Task
 from schemas.events import LearnerMerged, LearnerSealed, LearnerTrained
 
 
@@ -57,15 +57,9 @@ def _selected(task: Task, found: Candidates) -> Selection:
 
 
 def _prepared(task: Task, groups: Groups) -> Prepared:
-    return prepare(groups.items, weights=_weights(task), hyper=task.run.manifest.hyper)
-
-
-def _weights(task: Task) -> Weights:
     manifest = task.run.manifest
-    weights = manifest.reward or WEIGHTS.get(manifest.judge)
-    if weights is None:
-        raise Poison(f"run {task.run.name} trains, but judge {manifest.judge!r} rewards nobody")
-    return weights
+    weights = weights_of(manifest.judge, manifest.reward)
+    return prepare(groups.items, weights=weights, hyper=manifest.hyper)
 
 
 def _nothing_made(

@@ -13,6 +13,7 @@ from mia_events.lifecycle import advance as transition
 from schemas import events as ev
 from schemas.envelope import encode_payload
 from schemas.events import Event, event_type
+from storage.inmemory.policies import policy_of
 from storage.inmemory.state import ActiveRow, BatchRow, Database, NewEvent, QuestionRow, RunRow
 from storage.ports import Emitted
 
@@ -114,7 +115,7 @@ def _close(db: Database, run: RunRow, batch: BatchRow, reason: CloseReason) -> N
 
 def _open(db: Database, run: RunRow, batch: BatchRow) -> None:
     batch.generation = max(0, batch.number - run.manifest.lag)
-    batch.policy = run.policy
+    batch.policy = policy_of(db, run.run_no, batch.generation)
     batch.opened_at = db.clock()
     event = ev.BatchOpened(number=batch.number, generation=batch.generation, policy=batch.policy)
     append_batch_event(db, run, batch, event, "opened")

@@ -16,7 +16,7 @@ from schemas import events as ev
 from schemas.envelope import encode_payload
 from storage.inmemory.advance import advance_run
 from storage.inmemory.memory import write_memories
-from storage.inmemory.policies import decide, refuse_used, write_policy
+from storage.inmemory.policies import refuse_used, seal, write_policy
 from storage.inmemory.state import (
     ActiveRow,
     Database,
@@ -256,7 +256,7 @@ def _settle_runs(
     for step in steps:
         if step.generation is not None:
             db.runs[step.run_no].sealed_gen = step.generation
-            decide(db, step)
+            seal(db, db.runs[step.run_no], step.generation, step.decision)
             runs.add(step.run_no)
     return [sent for run_no in sorted(runs) for sent in advance_run(db, db.runs[run_no])]
 

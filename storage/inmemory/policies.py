@@ -8,10 +8,11 @@ from uuid import UUID
 import msgspec
 
 from mia_events import ids
-from mia_events.commits import StepCommit
+from mia_events.commits import Decision
 from mia_events.effects import Candidate, Candidates, GroupView
 from mia_events.learning.groups import GRADED, PLANNED_ON, RecordedCall, rollout_turns
 from mia_events.learning.job import Parent
+from mia_events.learning.versions import BASE
 from mia_events.lifecycle import ENDED
 from mia_events.steps import PolicyWrite
 from schemas.envelope import decode_payload
@@ -96,11 +97,22 @@ def _every_group(db: Database, run_no: int, batch: int) -> list[UUID]:
     ]
 
 
-def decide(db: Database, step: StepCommit) -> None:
-    """Apply a guard's decision to the registry, and to the run unless an operator came between."""
-    found, run = step.decision, db.runs[step.run_no]
-    if found is None:
-        return
+def seal(db: Database, run: RunRow, generation: int, decision: Decision | None) -> None:
+    """Apply a guard's decision, if there is one, and note what serves from this generation on."""
+    if decision is not None:
+        _decide(db, run, decision)
+    db.serving.setdefault(run.run_no, {})[generation] = run.policy
+
+
+def policy_of(db: Database, run_no: int, generation: int) -> str:
+    """What serves the batches that are pinned to a generation."""
+    sealed = db.serving.get(run_no, {})
+    newest = max((number for number in sealed if number <= generation), default=None)
+    return BASE if newest is None else sealed[newest]
+
+
+def _decide(db: Database, run: RunRow, found: Decision) -> None:
+    """Apply a decision to the registry, and to the run unless an operator came between."""
     turn(db, run, found.candidate, found.state)
     if found.serves not in (found.served, found.candidate):
         turn(db, run, found.served, "rolled_back")
@@ -177,9 +189,10 @@ def _calls(db: Database, rollout: UUID) -> list[RecordedCall]:
 __all__ = [
     "InMemoryPolicies",
     "candidates",
-    "decide",
     "group_view",
+    "policy_of",
     "refuse_used",
+    "seal",
     "turn",
     "write_policy",
 ]

@@ -87,6 +87,8 @@ class InMemoryRuns:
         if number < (number_of(served) or 0):
             turn(self._db, run, served, "rolled_back")
         run.policy = policy
+        sealed = self._db.serving.get(run.run_no, {})
+        self._db.serving[run.run_no] = dict.fromkeys((0, *sealed), policy)
         return served
 
     def _named(self, name: str) -> RunRow:

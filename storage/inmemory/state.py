@@ -248,6 +248,7 @@ class Database:
     credits: dict[tuple[UUID, UUID], Credit] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
     policies: dict[tuple[int, str], PolicyRow] = field(default_factory=dict)
+    serving: dict[int, dict[int, str]] = field(default_factory=dict)  #: by run and generation
     used_groups: dict[UUID, int] = field(default_factory=dict)
     appended: int = 0
 

@@ -266,6 +266,14 @@ CREATE TABLE memory_write (
     UNIQUE (scope, event_id)
 );
 
+-- Which planner version serves the batches that are pinned to a generation; an operator's order changes all of a run.
+CREATE TABLE generation (
+    run_no int NOT NULL,
+    number int NOT NULL,
+    policy text NOT NULL,
+    PRIMARY KEY (run_no, number)
+);
+
 -- Planner versions, numbered per run. `record` is JSON: the job without its rows, what determined its bits, metrics.
 CREATE TABLE policy (
     run_no int NOT NULL,

@@ -131,7 +131,11 @@ BEGIN
                 v_batch.status := CASE v_batch.status WHEN 'filling' THEN 'open' ELSE 'running' END;
                 v_batch.version := v_batch.version + 1;
                 v_batch.generation := greatest(0, v_batch.number - v_run.lag);
-                v_batch.policy := v_run.policy;
+                -- The version of its generation, not the newest: the batch may come late to it.
+                SELECT coalesce((
+                    SELECT g.policy FROM generation AS g
+                    WHERE g.run_no = p_run AND g.number <= v_batch.generation ORDER BY g.number DESC LIMIT 1
+                ), 'base') INTO v_batch.policy;
                 v_batch.opened_at := p_at;
                 v_body := format('{"type":"batch.opened","number":%s,"generation":%s,"policy":%s}',
                                  v_batch.number, v_batch.generation, to_json(v_batch.policy));
@@ -559,6 +563,10 @@ BEGIN
             policy = CASE WHEN r.policy = s.served THEN s.serves ELSE r.policy END
         FROM unnest(p_seals) AS s
         WHERE r.run_no = s.run_no AND s.unit = ANY (v_ok);
+        INSERT INTO generation (run_no, number, policy)
+        SELECT s.run_no, s.generation, r.policy
+        FROM unnest(p_seals) AS s JOIN run AS r ON r.run_no = s.run_no
+        WHERE s.unit = ANY (v_ok);
         FOR v_run IN SELECT DISTINCT u FROM unnest(v_runs) AS u ORDER BY u LOOP
             SELECT coalesce(array_agg(x), '{}') INTO v_more FROM advance_run(v_run, p_at) AS x;
             emissions := emissions || v_more;

@@ -15,8 +15,8 @@ REVOKE ALL ON SCHEMA sealed FROM public;
 REVOKE CREATE ON SCHEMA public FROM public;
 
 GRANT USAGE ON SCHEMA public TO mia_worker, mia_judge, mia_admit, mia_audit;
-GRANT SELECT, INSERT, UPDATE ON run, question, rollout, batch, memory, memory_scope, memory_credit, policy, artifact,
-    topic, worker, label, dead_letter TO mia_worker, mia_judge, mia_admit;
+GRANT SELECT, INSERT, UPDATE ON run, question, rollout, batch, memory, memory_scope, memory_credit, generation, policy,
+    artifact, topic, worker, label, dead_letter TO mia_worker, mia_judge, mia_admit;
 GRANT SELECT, INSERT, UPDATE, DELETE ON active, outbox TO mia_worker, mia_judge, mia_admit;
 -- The ledger is append-only for everyone who works with it.
 GRANT SELECT, INSERT ON event, effect, memory_write, train_group TO mia_worker, mia_judge, mia_admit;

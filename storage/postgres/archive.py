@@ -26,6 +26,9 @@ TABLES: Final = {
     "question": "run_no = $1",
     "rollout": "run_no = $1",
     "batch": "run_no = $1",
+    "generation": "run_no = $1",
+    "policy": "run_no = $1",
+    "train_group": "run_no = $1",
     "label": "run_no = $1",
     "sealed.label": "question IN (SELECT id FROM question WHERE run_no = $1)",
     "dead_letter": "run_no = $1",
@@ -120,7 +123,7 @@ async def purge(connection: Connection, name: str, folder: Path) -> None:
                 f"DELETE FROM {table} WHERE {TABLES[table]}",
                 run_no,
             )
-        for table in ("rollout", "question", "batch"):
+        for table in ("rollout", "question", "batch", "generation", "policy", "train_group"):
             await connection.execute(f"DELETE FROM {table} WHERE run_no = $1", run_no)
         for table in ("event", "effect"):
             await connection.execute(f"ALTER TABLE {table} DETACH PARTITION {table}_{run_no:d}")

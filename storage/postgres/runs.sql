@@ -38,6 +38,12 @@ SELECT EXISTS (SELECT FROM policy AS p WHERE p.run_no = $1 AND p.name = $2)
 WITH turned AS (
     UPDATE policy AS p SET state = CASE WHEN p.name = $2 THEN 'promoted' ELSE 'rolled_back' END
     WHERE p.run_no = $1 AND (p.name = $2 OR p.name = $3 AND p.number > $4)
+), pinned AS (
+    -- What has not opened yet opens on it, whatever generation it is pinned to.
+    UPDATE generation AS g SET policy = $2 WHERE g.run_no = $1 AND g.number > 0
+), first AS (
+    INSERT INTO generation (run_no, number, policy) VALUES ($1, 0, $2)
+    ON CONFLICT (run_no, number) DO UPDATE SET policy = excluded.policy
 )
 UPDATE run AS r SET policy = $2 WHERE r.run_no = $1
 

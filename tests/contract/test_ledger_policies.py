@@ -190,6 +190,31 @@ async def test_a_guard_may_return_to_an_older_version(workbench: Workbench) -> N
     assert {"planner@v1": "rolled_back", "planner@v2": "held_back"} == states
 
 
+async def test_a_batch_that_comes_late_is_on_its_generations_version(workbench: Workbench) -> None:
+    """With a lag, a newer version may serve by then: what a batch is pinned to is no race."""
+    run = await _ended_batches(workbench, lag=1)
+    for row in (2, 3):
+        await workbench.through(await workbench.question(run, str(row)), g=2)
+    await _train(workbench, run)
+    await _seal(workbench, run, "promoted", "planner@v1")
+    await _train(workbench, run, number=2, parent="planner@v1", batch=1)
+    await _seal(workbench, run, "promoted", "planner@v2", batch=1)
+    payloads = [decode_payload(event.body) for event in await workbench.accept(run, "4", "5")]
+    opened = [event for event in payloads if isinstance(event, ev.QuestionOpened)]
+    assert [(1, "planner@v1")] * 2 == [(event.generation, event.policy) for event in opened]
+
+
+async def test_a_batch_that_failed_uses_up_what_it_could_have_used(workbench: Workbench) -> None:
+    """Without naming them: whoever buries an update does not know its groups."""
+    run = await _ended_batches(workbench)
+    learner = await _learner(workbench, run)
+    await workbench.step(learner, ev.LearnerMerged(number=0, generation=1))
+    failed = ev.LearnerSealed(number=0, generation=1, training="failed", problem="gone")
+    await workbench.step(learner, failed, policy=PolicyWrite(batch=0, groups=None))
+    view = await workbench.ledger.run(run)
+    assert () == (await workbench.ledger.candidates(view.id, 9)).items
+
+
 async def test_wanted_are_versions_that_serve_are_pinned_or_looked_at(workbench: Workbench) -> None:
     """A candidate from its registration on; the one that serves; not those of ended runs."""
     run = await _ended_batches(workbench)

@@ -18,7 +18,9 @@ from mia_events.effects import (
     AnyEffect,
     Consolidated,
     ConsolidatedQuestion,
+    Groups,
     ReadBatch,
+    ReadGroups,
     ReadRollouts,
     Rollouts,
     RolloutView,
@@ -26,10 +28,12 @@ from mia_events.effects import (
 from mia_events.lifecycle import ENDED, TABLES, Kind
 from mia_events.steps import QuestionView, RunView, Task
 from schemas.envelope import decode_envelope, decode_payload, encode_payload
+from schemas.events import LearnerSealed, LearnerTrained
+from storage.inmemory.policies import group_view
 from storage.inmemory.state import Database, EventRow
 from tests.simulation.simulate import Result, conditions
 
-__all__ = ["digest_of", "findings"]
+__all__ = ["digest_of", "findings", "versions_of"]
 
 _ENDS = {"rollout.judged", "rollout.failed"}
 
@@ -49,6 +53,7 @@ def _findings(result: Result) -> list[str]:
         _steps_happened_once(result.db), _joins_are_complete(result.db),
         _effects_lead_to_their_steps(result.db), _calls_were_not_repeated(result),
         _records_are_in_the_ledger(result), _answers_were_published(result),
+        _versions_are_whole(result.db),
     )  # fmt: skip
     return [finding for check in checks for finding in check]
 
@@ -78,6 +83,44 @@ def digest_of(db: Database) -> str:
             for row in db.memories
         ),
     )  # fmt: skip
+
+
+def versions_of(db: Database) -> tuple[str, ...]:
+    """The only run's planner versions and the groups that each batch used up, one line each.
+
+    The scripted trainer's artifacts are a function of the job: equal SHAs are equal jobs.
+    """
+    versions = [
+        f"{row.name} of {row.parent} from batch {row.batch}: {row.state} {row.adapter_sha256} "
+        f"{row.optimizer_sha256} {row.data_sha256} {sha256(row.record).hexdigest()}"
+        for row in db.policies.values()
+    ]
+    used = sorted((batch, str(question)) for question, batch in db.used_groups.items())
+    return (*versions, *(f"{question} trained in batch {batch}" for batch, question in used))
+
+
+def _versions_are_whole(db: Database) -> Iterator[str]:
+    """The registry says what the events say; no group is in two updates, and none is in part."""
+    (run,) = db.runs.values()
+    learner = [decode_payload(event.body) for event in db.events.get(ids.learner_id(run.id), [])]
+    trained = [event for event in learner if isinstance(event, LearnerTrained)]
+    sealed = [event for event in learner if isinstance(event, LearnerSealed)]
+    told = [(e.policy, e.parent, e.number, e.adapter_sha256, e.data_sha256) for e in trained]
+    rows = list(db.policies.values())
+    kept = [(r.name, r.parent, r.batch, r.adapter_sha256, r.data_sha256) for r in rows]
+    if told != kept:
+        yield f"events tell of versions {told}, registered are {kept}"
+    promoted = [event.candidate for event in sealed if event.training == "promoted"]
+    if promoted != [row.name for row in rows if row.state == "promoted"]:
+        yield f"{promoted} were promoted, registered are {[(r.name, r.state) for r in rows]}"
+    serving = {event.generation: event.policy for event in sealed}
+    for batch in db.batches.values():
+        expected = serving.get(batch.generation or 0, "base")
+        if batch.policy != expected:
+            yield f"batch {batch.number} was on {batch.policy}, its generation's is {expected}"
+    for question, number in db.used_groups.items():
+        if db.questions[question].batch != number:
+            yield f"group {question} of batch {db.questions[question].batch} trained in {number}"
 
 
 def _unfinished(db: Database) -> Iterator[str]:
@@ -228,8 +271,10 @@ def _repeat(
     drive.close()
 
 
-def _read(db: Database, effect: AnyEffect, place: int) -> Rollouts | Consolidated:
+def _read(db: Database, effect: AnyEffect, place: int) -> Rollouts | Consolidated | Groups:
     """What a read found when only the first `place` events were there."""
+    if isinstance(effect, ReadGroups):
+        return Groups(tuple(group_view(db, question) for question in effect.questions))
     if isinstance(effect, ReadRollouts):
         views = [
             RolloutView(

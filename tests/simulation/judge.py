@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import msgspec
 
-from tests.simulation.check import digest_of, findings
+from tests.simulation.check import digest_of, findings, versions_of
 from tests.simulation.scenario import Scenario, undisturbed
 from tests.simulation.simulate import simulate
 
@@ -44,10 +44,12 @@ def judge_scenario(
     digest = digest_of(result.db)
     if compare and result.finished is not None:
         calm = undisturbed(scenario)
-        expected, problems = _reference(calm)
+        expected, versions, problems = _reference(calm)
         found += [f"undisturbed: {problem}" for problem in problems]
         if digest != expected:
             found.append(f"the digest is {digest[:12]}, undisturbed it is {expected[:12]}")
+        if versions_of(result.db) != versions:
+            found.append(f"versions are {versions_of(result.db)}, undisturbed {versions}")
     return Verdict(
         scenario=scenario,
         findings=tuple(found),
@@ -59,6 +61,6 @@ def judge_scenario(
 
 
 @lru_cache(maxsize=64)
-def _reference(calm: Scenario) -> tuple[str, tuple[str, ...]]:
+def _reference(calm: Scenario) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     result = simulate(calm)
-    return digest_of(result.db), tuple(findings(result))
+    return digest_of(result.db), versions_of(result.db), tuple(findings(result))

@@ -33,7 +33,7 @@ from storage.inmemory.state import Database
 from storage.ports import LabelStore, Ledger, MemoryStore
 from tests.simulation.process import Process, World
 from tests.support.fake_trainer import trained_by
-from tests.support.scripted_replies import asked_by, reply_to, vector_of
+from tests.support.scripted_replies import asked_by, logprob_of, reply_to, tokens_of, vector_of
 
 #: What is asked of the world outside, which costs and may fail.
 Outside: TypeAlias = Call | Embed | UseTool | Train
@@ -164,11 +164,25 @@ class Performer:
 def _reply(effect: Outside) -> Reply:
     match effect:
         case Call():
-            text = reply_to(asked_by(effect))
-            return ModelReply(text=text, model=effect.model)
+            return _said(effect)
         case Embed():
             return Vectors(tuple(map(vector_of, effect.texts)))
         case UseTool():
             return run_tool(effect, ())
         case Train():
             return trained_by(effect.job)
+
+
+def _said(call: Call) -> ModelReply:
+    reply = ModelReply(text=reply_to(asked_by(call)), model=call.model)
+    if not call.capture_tokens:
+        return reply
+    prompt = tokens_of(" ".join(message.content for message in call.messages))
+    tokens = tokens_of(reply.text)
+    return msgspec.structs.replace(
+        reply,
+        prompt_ids=tuple(number for number, _ in prompt),
+        token_ids=tuple(number for number, _ in tokens),
+        logprobs=tuple(logprob_of(token, place) for place, (_, token) in enumerate(tokens)),
+        completion_tokens=len(tokens),
+    )

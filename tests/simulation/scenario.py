@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from consumers import prompts
+from mia_events.learning.job import Hyper
 from mia_events.steps import Manifest, ModelChoice
 from tests.simulation.chance import CALM, Faults
 
@@ -35,6 +36,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     cautious: bool = False  #: the tool must not be repeated on a guess
     judge: str = "supervised"
     executor_grammar: str = "json"
+    train: bool = False  #: batches become planner versions, by a scripted trainer
     deadly_rate: float = 0.0  #: executor turns that end the process that handles them, always
     faults: Faults = CALM
 
@@ -59,6 +61,15 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             faults=Faults.drawn(random),
             judge=random.choice(["supervised", "supervised", "unsupervised"]),
             executor_grammar=random.choice(["json", "json", "tags"]),
+            train=random.random() < 0.5,
+        )
+
+    @staticmethod
+    def training(seed: int, lag: int) -> "Scenario":
+        """As drawn, with a run that trains: groups of three, three or four batches of two."""
+        drawn, random = Scenario.drawn(seed), Random(f"training {seed}")
+        return msgspec.structs.replace(
+            drawn, train=True, lag=lag, rollouts=3, batch_size=2, questions=random.choice([6, 7])
         )
 
     @staticmethod
@@ -82,7 +93,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         """What the outcome depends on; the rest is how it comes about."""
         return (
             self.seed, self.mode, self.questions, self.rollouts, self.batch_size, self.lag,
-            self.deadline_s, self.judge, self.executor_grammar,
+            self.deadline_s, self.judge, self.executor_grammar, self.train,
         )  # fmt: skip
 
     def manifest(self) -> Manifest:
@@ -96,6 +107,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             lag=self.lag,
             seed=self.seed,
             deterministic=True,
+            train=self.train,
+            hyper=Hyper(row_tokens=8_192),
             prompts=_PROMPTS,
             roles={role: ModelChoice(model=f"{role}-model") for role in _ROLES},
             max_turns=3,

@@ -23,6 +23,7 @@ from schemas.envelope import encode_payload
 from schemas.events import (
     Grade,
     LearnerBatchReady,
+    LearnerMerged,
     LearnerSealed,
     LearnerStarted,
     MemoryCandidate,
@@ -295,3 +296,12 @@ def test_an_empty_batch_still_seals_its_generation() -> None:
     assert driven.event.policy == "planner@v1"
     assert driven.step.memory is not None
     assert ((), ()) == (driven.step.memory.candidates, driven.step.memory.uses)
+
+
+def test_a_run_that_trains_is_not_sealed_by_its_merge() -> None:
+    """The same memories are written; the trainer's decision comes before the seal."""
+    at = task(Kind.LEARNER, [LearnerStarted(), LearnerBatchReady(number=4)], train=True)
+    driven = drive(merge, at, Consolidated(()))
+    assert LearnerMerged(number=4, generation=5) == driven.event
+    assert driven.step.memory is not None
+    assert 5 == driven.step.memory.generation
