@@ -204,6 +204,21 @@ async def test_a_batch_that_comes_late_is_on_its_generations_version(workbench: 
     assert [(1, "planner@v1")] * 2 == [(event.generation, event.policy) for event in opened]
 
 
+async def test_an_operators_order_in_between_stands(workbench: Workbench) -> None:
+    """Whatever a guard decides on a version that was made before it."""
+    run = await _ended_batches(workbench, 2)
+    await _train(workbench, run)
+    await _seal(workbench, run, "promoted", "planner@v1")
+    for row in (2, 3):
+        await workbench.through(await workbench.question(run, str(row)), g=2)
+    await _train(workbench, run, number=2, parent="planner@v1", batch=1)
+    name = (await workbench.ledger.run(run)).name
+    assert "planner@v1" == await workbench.ports.runs.set_policy(name, "base")
+    assert ["base"] * 2 == await _seal(workbench, run, "promoted", "planner@v2", batch=1)
+    states = {row.name: row.state for row in await workbench.policies.list(run)}
+    assert {"planner@v1": "rolled_back", "planner@v2": "promoted"} == states
+
+
 async def test_a_batch_that_failed_uses_up_what_it_could_have_used(workbench: Workbench) -> None:
     """Without naming them: whoever buries an update does not know its groups."""
     run = await _ended_batches(workbench)
