@@ -19,6 +19,7 @@ from ops.settings import EmbeddedSettings, ModelSettings, Settings, read_secret
 __all__ = [
     "ROLES",
     "adapters_of",
+    "base_model_folder",
     "chat_model",
     "choices",
     "embedded_ports",
@@ -157,6 +158,18 @@ def planner_replicas(settings: Settings, ports: Mapping[str, int]) -> tuple[Endp
     key_file = settings.models.planner.api_key_file
     key = read_secret(key_file) if key_file else ""
     return tuple(Endpoint(base_url=url.rstrip("/"), api_key=key) for url in named)
+
+
+def base_model_folder(settings: Settings, model: str) -> Path:
+    """Return the checkpoint folder of a model as requests call it. Raises `Refused`."""
+    environment = find_serve_environment(serve_folder())
+    if model == CHAT_MODEL and environment is not None:
+        return environment.chat_model
+    if settings.embedded.model:
+        found = chat_model(settings.embedded)
+        if found.name == model and Path(found.model).is_dir():
+            return Path(found.model)
+    raise Refused(f"where the base model {model} lies is not known", "Name its folder: --base.")
 
 
 def adapters_of(settings: Settings) -> Adapters | None:

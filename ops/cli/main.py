@@ -42,6 +42,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "report": ("report:report", "Sum a run up."),
         "events": ("events:events", "Look at the ledger's events."),
         "run": ("run:runs", "Make runs, look at them, and steer them."),
+        "policy": (
+            "policy:policies",
+            "Look at planner versions, set which one serves, take one out.",
+        ),
         "question": ("question:questions", "Act on single questions."),
         "memory": ("memory:memories", "Look at what was learned."),
         "retrieval": (

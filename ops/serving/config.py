@@ -18,14 +18,21 @@ from storage.postgres.artifacts import PostgresArtifacts
 from storage.postgres.policies import PostgresPolicies
 from storage.postgres.pool import open_pool
 
-__all__ = ["ServingConfig", "adapters_folder", "reconciler_of", "serving_config"]
+__all__ = [
+    "ServingConfig",
+    "adapters_folder",
+    "artifacts_folder",
+    "reconciler_of",
+    "serving_config",
+]
 
 _ROLE: Final = "mia_worker"
 
 
 class ServingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Paths are absolute. Holds a password, perhaps a key: it travels on standard input or in
-    memory and is never logged. After every pass `report` says how all stands.
+    memory and is never logged. After every pass the file `report` says
+    how all stands.
     """
 
     dsn: str
@@ -34,22 +41,30 @@ class ServingConfig(msgspec.Struct, frozen=True, kw_only=True):
     replicas: tuple[Endpoint, ...]
     room: int
     poll_s: float
-    report: str
+    report: str | None = None
 
 
 def serving_config(
-    settings: Settings, connections: Connections, ports: Mapping[str, int], report: Path
+    settings: Settings,
+    connections: Connections,
+    ports: Mapping[str, int],
+    report: Path | None = None,
 ) -> ServingConfig:
     """Return it; `ports` are the embedded servers'."""
     return ServingConfig(
         dsn=connections.dsn(_ROLE),
-        artifacts=str(Path(settings.home).absolute() / "artifacts"),
+        artifacts=str(artifacts_folder(settings)),
         adapters=str(adapters_folder(settings)),
         replicas=planner_replicas(settings, ports),
         room=settings.serving.max_loras,
         poll_s=settings.serving.poll_s,
-        report=str(report),
+        report=str(report) if report else None,
     )
+
+
+def artifacts_folder(settings: Settings) -> Path:
+    """Return where large artifacts are."""
+    return Path(settings.home).absolute() / "artifacts"
 
 
 def adapters_folder(settings: Settings) -> Path:

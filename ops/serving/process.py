@@ -38,7 +38,7 @@ async def _serve(config: ServingConfig, told: Callable[[Level], None]) -> None:
         while True:
             level = await reconciler.once()
             told(level)
-            if config.report:
+            if config.report is not None:
                 write_atomically(Path(config.report), msgspec.json.encode(level))
             await asyncio.sleep(config.poll_s)
 

@@ -1,0 +1,184 @@
+"""`mia policy` over a registry in Postgres, and servers brought level with the same registry."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import numpy as np
+import pytest
+
+from consumers.effects.model_client import Endpoint
+from mia_events.steps import Manifest, ModelChoice
+from ops.cli.main import application
+from ops.errors import Refused
+from ops.serving.config import ServingConfig, reconciler_of
+from ops.serving.weights import Weights
+from storage.postgres.artifacts import PostgresArtifacts
+from storage.postgres.ledger import PostgresLedger
+from storage.postgres.migrate import migrate
+from storage.postgres.roles import ROLES, ensure_roles
+from storage.postgres.runs import PostgresRuns
+from tests.support.adapters import random_adapter, safetensors
+from tests.support.lora_server import LoraServer, lora_server
+from tests.support.stack import StackThread, fresh_database
+
+_Q = "model.layers.0.self_attn.q_proj.weight"
+_REGISTER = """
+INSERT INTO policy (run_no, number, name, parent, batch, state, adapter_sha, optimizer_sha, data_sha,
+                    record, event_id, at)
+VALUES ($1, $2, $3, $4, $2, $5, $6, $6, $6, $7, $8, now())
+"""
+
+
+class _Lab:
+    """A database with the run `r`, its versions, and the command `mia` on it."""
+
+    def __init__(self, stack: StackThread, home: Path) -> None:
+        self._stack, self.home = stack, home
+        self.dsn = ""
+
+    async def prepare(self) -> None:
+        """Make it: version 1 was promoted and serves, version 2 was held back."""
+        self.dsn = await fresh_database(self._stack.admin_dsn, f"policy_{uuid.uuid4().hex[:12]}")
+        connection = await asyncpg.connect(self.dsn)
+        ledger = await PostgresLedger.open(self.dsn, sealed=True, size=1)
+        try:
+            await ensure_roles(connection, dict.fromkeys(ROLES, "a-password"))
+            await migrate(connection)
+            manifest = Manifest(mode="batch", roles={"planner": ModelChoice(model="theirs")})
+            run = await PostgresRuns(ledger.pool).create("r", manifest)
+            store = PostgresArtifacts(ledger.pool, self.home / "artifacts")
+            for number, state in ((1, "promoted"), (2, "held_back")):
+                sha = await store.put(random_adapter(number, layers=1, hidden=4))
+                record = json.dumps({"job": {"seed": number, "model": "theirs"}}).encode()
+                await connection.execute(
+                    _REGISTER, run, number, f"planner@v{number}",
+                    "base" if number == 1 else "planner@v1", state, bytes.fromhex(sha), record,
+                    uuid.uuid4(),
+                )  # fmt: skip
+            await connection.execute("UPDATE run SET policy = 'planner@v1' WHERE name = 'r'")
+        finally:
+            await ledger.close()
+            await connection.close()
+
+    def role_dsn(self) -> str:
+        return self.dsn.replace(self.dsn.split("//")[1].split("@")[0], "mia_worker:a-password")
+
+
+@pytest.fixture
+def lab(stack: StackThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Lab:
+    """Settings that name an external Postgres: no stack of ours need be up."""
+    lab = _Lab(stack, tmp_path / "home")
+    stack.run(lab.prepare())
+    (tmp_path / "password").write_text("a-password")
+    (tmp_path / "admin").write_text(lab.dsn.split(":")[2].split("@")[0])
+    host = lab.dsn.split("@")[1]
+    names = dict.fromkeys(ROLES, f"{tmp_path}/password") | {"admin": f"{tmp_path}/admin"}
+    files = ", ".join(f'{role} = "{path}"' for role, path in names.items())
+    (tmp_path / "mia.toml").write_text(
+        f'home = "{lab.home}"\n'
+        f'[kafka]\nmode = "external"\nbootstrap_servers = "{stack.bootstrap_servers}"\n'
+        f'[postgres]\nmode = "external"\ndsn = "postgresql://postgres@{host}"\n'
+        f"password_files = {{{files}}}\n"
+    )
+    monkeypatch.setenv("MIA_CONFIG", str(tmp_path / "mia.toml"))
+    monkeypatch.delenv("MIA_HOME", raising=False)
+    return lab
+
+
+def _mia(*arguments: str) -> None:
+    application("policy")(["policy", *arguments], result_action="return_value")
+
+
+def _told(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_versions_are_listed_shown_and_compared(
+    lab: _Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which one serves, what each was made of, how far apart two are."""
+    _mia("list", "r")
+    assert [("planner@v1", "promoted", True), ("planner@v2", "held_back", False)] == [
+        (line["name"], line["state"], line["serves"]) for line in _told(capsys)
+    ]
+    _mia("show", "r", "2")
+    shown = json.loads(capsys.readouterr().out)
+    assert ("planner@v1", {"job": {"seed": 2, "model": "theirs"}}) == (
+        shown["parent"],
+        shown["record"],
+    )
+    _mia("diff", "r", "1", "planner@v2")
+    told = json.loads(capsys.readouterr().out)
+    assert {"job.seed": [1, 2]} == told["record"]
+    assert [_Q] == list(told["weights"]["farthest"])
+
+
+def test_an_operator_promotes_and_rolls_back(lab: _Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """What serves changes, and what was gone back from is marked."""
+    _mia("promote", "r", "2", "--reason", "it plans better")
+    _mia("rollback", "r")
+    capsys.readouterr()
+    _mia("list", "r")
+    assert [("promoted", True), ("rolled_back", False)] == [
+        (line["state"], line["serves"]) for line in _told(capsys)
+    ]
+    _mia("rollback", "r", "--to", "base")
+    with pytest.raises(Refused, match="nothing to take back"):
+        _mia("rollback", "r")
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (("promote", "r", "9"), "planner@v9 is no version"),
+        (("promote", "r", "1"), "already"),
+        (("promote", "r", "gpt"), "names no version"),
+        (("show", "r", "base"), "no version"),
+        (("list", "nowhere"), "no run 'nowhere'"),
+        (("export", "r", "1", "out"), "where the base model theirs lies is not known"),
+        (("export", "r", "base", "out", "--adapter"), "has no adapter"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(
+    lab: _Lab, arguments: tuple[str, ...], says: str
+) -> None:
+    """Nothing is written then."""
+    with pytest.raises(Refused, match=says):
+        _mia(*arguments)
+    assert not Path("out").exists()
+
+
+def test_a_version_is_exported_merged_or_as_its_adapter(lab: _Lab, tmp_path: Path) -> None:
+    """Both can be used without this program."""
+    base = tmp_path / "base"
+    base.mkdir()
+    weights = np.eye(4, dtype=np.float32)
+    (base / "model.safetensors").write_bytes(safetensors({_Q: weights}))
+    (base / "config.json").write_text("{}")
+    _mia("export", "r", "1", str(tmp_path / "whole"), "--base", str(base))
+    assert not np.array_equal(weights, Weights(tmp_path / "whole" / "model.safetensors")[_Q])
+    _mia("export", "r", "1", str(tmp_path / "alone"), "--adapter")
+    assert {"adapter_config.json", "adapter_model.safetensors"} == {
+        path.name for path in (tmp_path / "alone").iterdir()
+    }
+
+
+async def test_a_server_is_brought_level_with_the_registry_in_postgres(lab: _Lab) -> None:
+    """The role of workers reads all it needs; what serves is loaded, what was held back is not."""
+    async with lora_server(LoraServer()) as server:
+        config = ServingConfig(
+            dsn=lab.role_dsn(),
+            artifacts=str(lab.home / "artifacts"),
+            adapters=str(lab.home / "adapters"),
+            replicas=(Endpoint(base_url=server.url),),
+            room=4,
+            poll_s=1.0,
+        )
+        async with reconciler_of(config) as reconciler:
+            level = await reconciler.once()
+        assert level.is_level
+        (name,) = server.adapters
+    assert name.startswith("planner@v1-")
