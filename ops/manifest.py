@@ -12,7 +12,7 @@ from mia_events.learning.governor import pacing_problem
 from mia_events.steps import Manifest
 from ops.errors import Refused
 from ops.models import choices
-from ops.settings import Settings
+from ops.settings import ServingSettings, Settings
 
 __all__ = ["code_version", "manifest_of", "shown"]
 
@@ -40,6 +40,8 @@ def manifest_of(settings: Settings, **chosen: object) -> Manifest:
         ) from error
     _check(manifest)
     _check_learning(manifest)
+    if manifest.train:
+        _check_serving(manifest, settings.serving)
     return manifest
 
 
@@ -86,6 +88,27 @@ def _check_learning(manifest: Manifest) -> None:
     problem = pacing_problem(lag=manifest.lag, staleness=manifest.staleness)
     if manifest.train and problem:
         raise Refused("groups would be too old to train from", problem)
+
+
+def _check_serving(manifest: Manifest, serving: ServingSettings) -> None:
+    """Refuse a run whose versions servers could not hold at once, or not hold at all.
+
+    While the guard compares, `lag` batches answer with a version each; the candidate, its parent
+    and the best are three more.
+    """
+    needed = manifest.lag + 3
+    if needed > serving.max_loras:
+        raise Refused(
+            f"a run of lag {manifest.lag} may need {needed} versions of the planner at once,"
+            f" servers have room for {serving.max_loras}",
+            "Choose a smaller --lag, or start servers with more and set serving.max_loras.",
+        )
+    if manifest.hyper.lora_rank > serving.max_lora_rank:
+        raise Refused(
+            f"adapters of rank {manifest.hyper.lora_rank} do not fit servers that take"
+            f" {serving.max_lora_rank}",
+            "Choose a smaller rank, or start servers for more and set serving.max_lora_rank.",
+        )
 
 
 def _timed(manifest: Manifest) -> bool:

@@ -26,8 +26,8 @@ from tests.support.stack import StackThread, fresh_database
 
 _Q = "model.layers.0.self_attn.q_proj.weight"
 _REGISTER = """
-INSERT INTO policy (run_no, number, name, parent, batch, state, adapter_sha, optimizer_sha, data_sha,
-                    record, event_id, at)
+INSERT INTO policy (run_no, number, name, parent, batch, state, adapter_sha, optimizer_sha,
+                    data_sha, record, event_id, at)
 VALUES ($1, $2, $3, $4, $2, $5, $6, $6, $6, $7, $8, now())
 """
 

@@ -70,6 +70,20 @@ def test_what_cannot_work_is_refused(chosen: dict[str, object], reason: str) -> 
         manifest_of(load_settings(environ={}), **chosen)
 
 
+def test_a_run_that_trains_fits_the_servers_of_the_planner() -> None:
+    """So many versions may be asked for at once, of such a rank; a run that does not train may
+    have any lag.
+    """
+    wide = {"mode": "batch", "rollouts": 2, "staleness": 9}
+    here = load_settings(environ={"MIA_SERVING__MAX_LORAS": "4"})
+    assert 1 == manifest_of(here, train=True, lag=1, **wide).lag
+    assert 2 == manifest_of(here, lag=2, **wide).lag
+    with pytest.raises(Refused, match=r"5 versions.*room for 4.*serving\.max_loras"):
+        manifest_of(here, train=True, lag=2, **wide)
+    with pytest.raises(Refused, match=r"rank 32.*serving\.max_lora_rank"):
+        manifest_of(here, train=True, hyper={"lora_rank": 32}, **wide)
+
+
 def test_roles_use_the_embedded_servers_or_their_own_endpoint() -> None:
     """Without a base_url a role is served by vLLM here: the embedder by its own server."""
     settings = load_settings(environ={"MIA_MODELS__JUDGE__BASE_URL": "http://judge/v1"})
