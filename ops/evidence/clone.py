@@ -40,7 +40,12 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
             "status": self.status,
             "seconds": self.seconds,
             "tail": self.tail,
+            **({"errors": self._errors()} if self.status else {}),
         }
+
+    def _errors(self) -> list[str]:
+        """Return what pytest said of the assertions that failed."""
+        return [line for line in self.lines if line.startswith("E  ")][:_TAIL]
 
 
 @asynccontextmanager
