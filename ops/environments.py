@@ -33,6 +33,19 @@ __all__ = [
 
 _HERE = Path(__file__).resolve().parent
 _MODELS = "models.json"
+#: Imports what the servers import, as far as this build has it.
+_IMPORT = """
+import contextlib, importlib
+for name in (
+    "vllm.entrypoints.openai.api_server",
+    "vllm.v1.worker.cpu_worker",
+    "vllm.model_executor.models.llama",
+    "vllm.model_executor.models.bert",
+    "xgrammar",
+):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+"""
 
 SERVE: Final = Locked(
     name="serve",
@@ -99,7 +112,7 @@ def ensure_serve_environment(
         Refused: wrong machine, too little disk, or an installer that failed (with its last lines).
     """
     build = torch or TorchBuild.from_environment()
-    ensure(SERVE, folder, build, progress, lambda: _convert(folder, progress))
+    ensure(SERVE, folder, build, progress, lambda: _finish(folder, progress))
     environment = find_serve_environment(folder)
     if environment is None:
         raise Refused(f"{folder} has a stamp but no {_MODELS}", f"Remove {folder} and repeat.")
@@ -117,6 +130,13 @@ def ensure_train_environment(
 
 def _python(folder: Path) -> Path:
     return folder / "bin" / "python"
+
+
+def _finish(folder: Path, progress: Progress) -> None:
+    _convert(folder, progress)
+    # Else both servers would compile the byte code of the same thousands of modules when they
+    # first start, side by side, while somebody waits for them.
+    run("compiling what vLLM imports", [str(_python(folder)), "-c", _IMPORT], progress)
 
 
 def _convert(folder: Path, progress: Progress) -> None:
