@@ -13,7 +13,6 @@ from typing import Final, Literal, get_args
 
 Point = Literal[
     "after_load",
-    "after_log_probs",
     "after_forward",
     "after_backward",
     "before_export",

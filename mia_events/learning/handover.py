@@ -18,6 +18,8 @@ WEIGHTS: Final = "made/weights"
 OPTIMIZER: Final = "made/optimizer.safetensors"
 #: Where the processes of one update meet, without a port.
 MEETING: Final = "meeting"
+#: The variable that ties an engine's life to that of whoever holds the other end of its input.
+LEASH: Final = "MIA_TRAIN_LEASH"
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +53,7 @@ class Unfit(msgspec.Struct, frozen=True, kw_only=True, tag="unfit"):
 Outcome = Made | Unfit
 
 __all__ = [
+    "LEASH",
     "MEETING",
     "OPTIMIZER",
     "ORDER",

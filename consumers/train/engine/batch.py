@@ -36,7 +36,9 @@ def budget_of(rows: Iterable[Row], asked: int) -> int:
 
 
 def batch_of(share: Share) -> Batch:
-    """Return the rows as jagged tensors, (rows, tokens of each)."""
+    """Return the rows as jagged tensors, (rows, tokens of each). `sampled` are log-probabilities
+    as the samplers told them; a token's advantage is that of its rollout.
+    """
     lengths = [_length(row) for row in share.rows]
     mask = jagged([[int(n < share.counted)] * len(r.token_ids) for n, r in enumerate(share.rows)])
     return tensors.get_tensordict(
@@ -47,37 +49,26 @@ def batch_of(share: Share) -> Batch:
             "responses": jagged([row.token_ids for row in share.rows]),
             "response_mask": mask,
             "loss_mask": mask,
+            "sampled": jagged([row.logprobs for row in share.rows], torch.float32),
+            "advantages": jagged(
+                [(row.advantage,) * len(row.token_ids) for row in share.rows], torch.float32
+            ),
         }
     )
 
 
-def sampled(share: Share) -> torch.Tensor:
-    """Return the samplers' log-probabilities, (tokens of all rows,) fp32."""
-    return torch.tensor([each for row in share.rows for each in row.logprobs], dtype=torch.float32)
-
-
-def advantages(share: Share) -> torch.Tensor:
-    """Return each token's advantage, that of its rollout, (tokens of all rows,) fp32."""
-    return torch.tensor(
-        [row.advantage for row in share.rows for _ in row.token_ids], dtype=torch.float32
+def jagged(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.int64) -> torch.Tensor:
+    """Return rows as one jagged tensor."""
+    return torch.nested.as_nested_tensor(
+        [torch.tensor(row, dtype=dtype) for row in rows], layout=torch.jagged
     )
-
-
-def counted(share: Share) -> torch.Tensor:
-    """Return which tokens train, (tokens of all rows,) of bool."""
-    return torch.tensor(
-        [n < share.counted for n, row in enumerate(share.rows) for _ in row.token_ids]
-    )
-
-
-def jagged(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Return a jagged tensor of whole numbers."""
-    return torch.nested.as_nested_tensor([torch.tensor(row) for row in rows], layout=torch.jagged)
 
 
 def like(values: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Return flat values as jagged as the batch's answers are."""
-    return torch.nested.nested_tensor_from_jagged(values, batch["response_mask"].offsets())
+    # Not from the offsets: a part of a batch remembers the longest row of the whole.
+    lengths = batch["response_mask"].offsets().diff().tolist()
+    return torch.nested.as_nested_tensor(list(values.split(lengths)), layout=torch.jagged)
 
 
 def _length(row: Row) -> int:
@@ -87,12 +78,9 @@ def _length(row: Row) -> int:
 __all__ = [
     "Batch",
     "Share",
-    "advantages",
     "batch_of",
     "budget_of",
-    "counted",
     "jagged",
     "like",
-    "sampled",
     "share_of",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -28,25 +29,37 @@ def told_by_verl(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {ours: _mean(metrics[theirs]) for theirs, ours in _NAMES.items() if theirs in metrics}
 
 
-def figures_of(
-    rows: Sequence[Row],
-    counted: torch.Tensor,
-    old: torch.Tensor,
-    sampled: torch.Tensor,
-    base: torch.Tensor | None,
-) -> dict[str, float]:
+@dataclass(frozen=True)
+class Tokens:
+    """Log-probabilities of tokens that train, (tokens,): the trainer's before the step, the
+    samplers', and the base model's where there was need of it.
+    """
+
+    old: torch.Tensor
+    sampled: torch.Tensor
+    base: torch.Tensor | None
+
+    @classmethod
+    def of(cls, batch: Any) -> Tokens:
+        """Take them from a batch."""
+        counted = batch["response_mask"].values().bool()
+        base = batch["ref_log_prob"].values()[counted] if "ref_log_prob" in batch else None
+        old, sampled = (batch[name].values()[counted] for name in ("old_log_probs", "sampled"))
+        return cls(old, sampled, base)
+
+
+def figures_of(rows: Sequence[Row], seen: Sequence[Tokens]) -> dict[str, float]:
     """Return what the log-probabilities before the step say, over all processes' tokens.
 
     `entropy` is the mean of -log p over the sampled tokens; `ess` the effective sample size of the
     samplers' tokens under the parent, as a share: (sum w)^2 / (n sum w^2) of w = p_parent /
-    p_sampler.
-    `kl_base` is the k3 estimate of the divergence from the base model.
+    p_sampler. `kl_base` is the k3 estimate of the divergence from the base model.
     """
-    gap = (old - sampled)[counted]
+    old, gap = _flat([each.old for each in seen]), _flat([each.old - each.sampled for each in seen])
     ratio = gap.clamp(-20.0, 20.0).exp()
-    sums = [torch.ones_like(gap), -old[counted], gap.abs(), ratio, ratio**2]
-    if base is not None:
-        log = (base - old)[counted]
+    sums = [torch.ones_like(gap), -old, gap.abs(), ratio, ratio**2]
+    if any(each.base is not None for each in seen):
+        log = _flat([each.base for each in seen if each.base is not None]) - old
         sums.append(log.exp() - log - 1.0)
     tokens, surprise, gaps, first, second, *k3 = _total([each.sum() for each in sums])
     return {
@@ -59,6 +72,10 @@ def figures_of(
         "ess": first**2 / (tokens * second),
         **({"kl_base": k3[0] / tokens} if k3 else {}),
     }
+
+
+def _flat(parts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(parts).cpu()
 
 
 def _total(values: list[torch.Tensor]) -> list[float]:
@@ -79,4 +96,4 @@ def _mean(value: Any) -> float:
     return sum(flat) / len(flat)
 
 
-__all__ = ["figures_of", "told_by_verl"]
+__all__ = ["Tokens", "figures_of", "told_by_verl"]

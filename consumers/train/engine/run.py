@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ import msgspec
 
 from consumers.train.engine.check import UnfitError, check
 from consumers.train.points import point
-from mia_events.learning.handover import ORDER, OUTCOME, Order, Outcome, Unfit
+from mia_events.learning.handover import LEASH, ORDER, OUTCOME, Order, Outcome, Unfit
 
 #: A process that nobody started with its fellows is alone.
 _ALONE: Final = {
@@ -27,6 +28,8 @@ def run(folder: Path) -> None:
     """Do what the order says. An error that is no `UnfitError` is a fault of the machine or ours:
     it ends the process with its trace, and no outcome is left.
     """
+    if os.environ.get(LEASH):
+        threading.Thread(target=_end_with_starter, daemon=True).start()
     order = msgspec.json.decode((folder / ORDER).read_bytes(), type=Order)
     for name, value in (_ALONE | surroundings(order)).items():
         os.environ.setdefault(name, value)
@@ -54,6 +57,13 @@ def surroundings(order: Order) -> dict[str, str]:
         "VERL_PLATFORM": "cpu" if order.device == "cpu" else "nvidia",
         **({"GLOO_SOCKET_IFNAME": "lo"} if Path("/sys/class/net/lo").exists() else {}),
     }
+
+
+def _end_with_starter() -> None:
+    """Wait for the input to be closed: nobody is left who would take the outcome."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
 
 
 def _update(folder: Path, order: Order) -> Outcome:

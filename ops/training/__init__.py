@@ -1,0 +1,1 @@
+"""The engine as a process: the trainer's port, fulfilled by the train environment."""
