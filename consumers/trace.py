@@ -13,14 +13,16 @@ from schemas.events import (
 )
 
 _STEP_CHARACTERS = 700
-_TRACE_CHARACTERS = 6_000
+TRACE_CHARACTERS = 6_000
 
 
-def trace(trajectory: Trajectory) -> str:
-    """Every step in its order: the longer the record, the shorter each, so that none is lost."""
-    limit = min(_STEP_CHARACTERS, _TRACE_CHARACTERS // max(len(trajectory.steps), 1))
+def trace(trajectory: Trajectory, most: int = TRACE_CHARACTERS) -> str:
+    """Every step in its order, in about `most` characters: the longer the record, the shorter
+    each, so that none is lost.
+    """
+    limit = min(_STEP_CHARACTERS, most // max(len(trajectory.steps), 1))
     lines = [clip(_line(step), limit) for step in trajectory.steps]
-    return quote("record", "\n".join(lines), 2 * _TRACE_CHARACTERS)
+    return quote("record", "\n".join(lines), 2 * TRACE_CHARACTERS)
 
 
 def _line(step: Turn) -> str:
@@ -39,4 +41,4 @@ def _line(step: Turn) -> str:
             return f"additional plan: {step.plan}"
 
 
-__all__ = ["trace"]
+__all__ = ["TRACE_CHARACTERS", "trace"]

@@ -17,6 +17,7 @@ from ops.settings import ServingSettings, Settings
 __all__ = ["code_version", "manifest_of", "shown"]
 
 _ROOT = Path(__file__).parents[1]
+_LEAST_GROUP = 2
 
 
 def manifest_of(settings: Settings, **chosen: object) -> Manifest:
@@ -30,6 +31,7 @@ def manifest_of(settings: Settings, **chosen: object) -> Manifest:
         prompts=prompts.load(),
         roles=choices(settings),
         tools=tuple(sorted(TOOLS)),
+        hyper=settings.training.hyper,
         code_version=code_version(),
     )
     try:
@@ -40,9 +42,11 @@ def manifest_of(settings: Settings, **chosen: object) -> Manifest:
         ) from error
     _check(manifest)
     _check_learning(manifest)
-    if manifest.train:
-        _check_serving(manifest, settings.serving)
-    return manifest
+    if not manifest.train:
+        return manifest
+    _check_training(manifest, settings)
+    _check_serving(manifest, settings.serving)
+    return _fitting(manifest)
 
 
 def code_version() -> str:
@@ -85,9 +89,30 @@ def _check_learning(manifest: Manifest) -> None:
         raise Refused("a guard compares versions on anchors", "Name a file with --anchors.")
     if manifest.anchors and manifest.judge == "none":
         raise Refused("anchors are graded, and the run has no judge", "Choose another --judge.")
+
+
+def _check_training(manifest: Manifest, settings: Settings) -> None:
+    if not settings.training.enabled:
+        raise Refused(
+            "this stack does not train", "Set training.enabled = true, and start it again."
+        )
+    if manifest.mode != "batch":
+        raise Refused("a run trains on batches", "Add --mode batch.")
+    if manifest.rollouts < _LEAST_GROUP:
+        raise Refused("a group of one has nothing to compare", "Add --rollouts 4.")
+    if manifest.judge == "none":
+        raise Refused("without a judge there is no reward", "Choose another --judge.")
     problem = pacing_problem(lag=manifest.lag, staleness=manifest.staleness)
-    if manifest.train and problem:
+    if problem:
         raise Refused("groups would be too old to train from", problem)
+
+
+def _fitting(manifest: Manifest) -> Manifest:
+    """Leave three quarters of a training row to the planner's prompts."""
+    planner = manifest.roles["planner"]
+    most = min(planner.max_tokens, manifest.hyper.row_tokens // 4)
+    shorter = msgspec.structs.replace(planner, max_tokens=most)
+    return msgspec.structs.replace(manifest, roles={**manifest.roles, "planner": shorter})
 
 
 def _check_serving(manifest: Manifest, serving: ServingSettings) -> None:

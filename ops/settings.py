@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, cast, get_type_hints
 
 import msgspec
 
+from mia_events.learning.job import Hyper
 from ops.errors import Refused
 
 __all__ = [
@@ -136,9 +137,21 @@ class ServingSettings(_Section, frozen=True):
 
 
 class TrainingSettings(_Section, frozen=True):
-    """Test-time training of the planner. `enabled`: runs may train, and versions are served."""
+    """Test-time training of the planner. `enabled`: runs may train, and versions are served.
+
+    `folder` is the train environment (empty: `.venv-train` of the checkout), `model` the folder of
+    the base model's weights (empty: those that the embedded vLLM serves). `threads` 0 is all of
+    them; several `processes` share an update. `hyper` is what runs take unless told otherwise.
+    """
 
     enabled: bool = False
+    folder: str = ""
+    model: str = ""
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    processes: Annotated[int, msgspec.Meta(ge=1)] = 1
+    timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 3_600.0
+    hyper: Hyper = Hyper()
 
 
 class WorkerSettings(_Section, frozen=True):

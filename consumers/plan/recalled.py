@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 from typing import Any, Final
 
+from consumers.planner_prompt import Piece
 from consumers.requests import embed_question, question_of, setting
 from mia_events.effects import Memories, Recall, Remembered, Wanted, ask
 from mia_events.quoting import quote
@@ -32,10 +34,12 @@ def recalled(task: Task, generation: int) -> Generator[Wanted, Any, Memories]:
     return (yield from ask(request))
 
 
-def notes(task: Task, memories: Memories) -> list[str]:
+def notes(task: Task, memories: Memories) -> tuple[Piece, ...]:
     """One note a memory, each fenced as data."""
     limit = setting(task, "memory_characters", _MEMORY_CHARACTERS)
-    return [_note(memory, limit) for memory in memories.items]
+    return tuple(
+        Piece(render=partial(_note, memory), most=limit, rank=2) for memory in memories.items
+    )
 
 
 def _note(memory: Remembered, limit: int) -> str:

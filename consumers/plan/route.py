@@ -45,7 +45,8 @@ def _pick(task: Task, live: Sequence[Trajectory]) -> Generator[Wanted, Any, tupl
     memories = yield from recalled(task, _generation(task))
     plans = [quote(f"plan {one.number}", one.plan, _PLAN_CHARACTERS) for one in live]
     question = quote("question", question_of(task).text)
-    messages = dialogue(prompt(task, "route"), *notes(task, memories), question, *plans)
+    told = [note.render(note.most) for note in notes(task, memories)]
+    messages = dialogue(prompt(task, "route"), *told, question, *plans)
     schema = choice_schema("plan", numbers)
     reply = yield from ask(
         call(task, "router", messages, step="route", schema=schema, tolerate=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from consumers.plan.recalled import notes, recalled
+from consumers.planner_prompt import asked, planner_dialogue
 from consumers.replies import free_text
-from consumers.requests import dialogue, planner_call, prompt, question_of
+from consumers.requests import planner_call, prompt
 from mia_events.effects import ask
-from mia_events.quoting import quote
 from mia_events.steps import Plan, Poison, Step, Task
 from schemas.events import RolloutOpened, RolloutPlanned
 
@@ -22,8 +22,8 @@ def write_plan(task: Task) -> Plan:
     """
     opened = _opened(task)
     memories = yield from recalled(task, opened.generation)
-    question = quote("question", question_of(task).text)
-    messages = dialogue(prompt(task, "plan"), *notes(task, memories), question)
+    pieces = (*notes(task, memories), asked(task))
+    messages = planner_dialogue(task, prompt(task, "plan"), pieces)
     reply = yield from ask(
         planner_call(task, messages, rollout=opened.number, step="plan", policy=opened.policy)
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 from typing import Any, Final
 
+from consumers.planner_prompt import Piece, asked, fixed, planner_dialogue
 from consumers.replies import free_text
-from consumers.requests import dialogue, planner_call, prompt, question_of
-from consumers.trace import trace
+from consumers.requests import planner_call, prompt
+from consumers.trace import TRACE_CHARACTERS, trace
 from mia_events.effects import ModelReply, Wanted, ask
 from mia_events.grammar import Unparsable, one_word
 from mia_events.quoting import quote
@@ -16,6 +18,7 @@ from mia_events.trajectory import Trajectory, follow
 from schemas.events import RolloutFinished, RolloutProposed, RolloutReplanned
 
 _PLAN_CHARACTERS: Final = 2_000
+_TOLD_CHARACTERS: Final = 8_000
 
 
 def reflect(task: Task) -> Plan:
@@ -55,13 +58,13 @@ def _more(task: Task, so_far: Trajectory) -> Generator[Wanted, Any, tuple[str, s
 
 
 def _planner(task: Task, so_far: Trajectory, step: str) -> Generator[Wanted, Any, ModelReply]:
-    messages = dialogue(
-        prompt(task, step),
-        quote("question", question_of(task).text),
-        quote("plan", so_far.plan),
-        trace(so_far),
-        f"Turns left: {_turns_left(task, so_far)}.",
+    pieces = (
+        asked(task),
+        Piece(render=partial(quote, "plan", so_far.plan), most=_TOLD_CHARACTERS, rank=2),
+        Piece(render=partial(trace, so_far), most=TRACE_CHARACTERS, rank=2),
+        fixed(f"Turns left: {_turns_left(task, so_far)}."),
     )
+    messages = planner_dialogue(task, prompt(task, step), pieces)
     return (
         yield from ask(
             planner_call(task, messages, rollout=so_far.number, step=step, policy=so_far.policy)

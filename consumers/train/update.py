@@ -7,6 +7,7 @@ cannot be trained from does not come again with every later batch.
 from __future__ import annotations
 
 from typing import Literal
+from uuid import UUID
 
 import msgspec
 
@@ -77,8 +78,13 @@ def _nothing_made(
             policy=found.parent.policy,
             problem=problem,
         ),
-        policy=PolicyWrite(batch=merged.number, groups=selection.chosen),
+        policy=PolicyWrite(batch=merged.number, groups=_settled(selection)),
     )
+
+
+def _settled(selection: Selection) -> tuple[UUID, ...]:
+    """What was chosen, and what was too old: neither is to come again."""
+    return (*selection.chosen, *selection.stale)
 
 
 def _job(task: Task, batch: _Batch) -> TrainJob:
@@ -124,7 +130,7 @@ def _registered(task: Task, batch: _Batch, job: TrainJob, trained: Trained) -> S
             rows=len(job.rows),
             metrics=metrics,
         ),
-        policy=PolicyWrite(batch=merged.number, groups=batch.selection.chosen, version=version),
+        policy=PolicyWrite(batch=merged.number, groups=_settled(batch.selection), version=version),
     )
 
 

@@ -17,7 +17,7 @@ from ops.cli.connected import Connected, connected, run_named, waiting_for
 from ops.cli.stack_view import console
 from ops.errors import Refused
 from ops.manifest import manifest_of, shown
-from ops.settings import load_settings
+from ops.settings import Settings, load_settings
 from storage.postgres.labels import PostgresLabels
 from storage.postgres.runs import RunExists, RunSummary
 
@@ -102,7 +102,48 @@ class GuardOptions:
         }
 
 
+@dataclass(frozen=True)
+class TrainOptions:
+    """How the planner is trained; what is left out comes from the settings, `training.hyper`.
+
+    Attributes:
+        train: Train the planner on each batch. Groups of 4, in batches, one batch ahead of
+            learning, unless told otherwise.
+        lr: Learning rate.
+        kl: Weight of the divergence from the base model.
+        row_tokens: Tokens of a training row: a prompt and its reply.
+        lora_rank: Rank of the adapter; 0 trains every weight.
+        staleness: How many updates a group may be behind the version that it trains.
+    """
+
+    train: Annotated[bool, Parameter(negative="")] = False
+    lr: float | None = None
+    kl: float | None = None
+    row_tokens: int | None = None
+    lora_rank: int | None = None
+    staleness: int | None = None
+
+    def chosen(self, settings: Settings, run: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of a manifest, with those of `run` that were left out.
+
+        Raises:
+            Refused: something is said of training in a run that does not train.
+        """
+        told = {name: value for name, value in asdict(self).items() if value is not None}
+        if not told.pop("train"):
+            if told:
+                raise Refused(f"--{next(iter(told)).replace('_', '-')} needs --train", "Add it.")
+            return {}
+        staleness = told.pop("staleness", None)
+        hyper = {**msgspec.to_builtins(settings.training.hyper), **told}
+        missing = {name: value for name, value in _TTRL.items() if run[name] is None}
+        return {**missing, "train": True, "hyper": hyper, "staleness": staleness}
+
+
+#: What a run that trains is made with, unless told otherwise.
+_TTRL = {"mode": "batch", "rollouts": 4, "batch_size": 4, "lag": 1}
 _NOTHING_CHOSEN = RunOptions()
+_NO_TRAINING = TrainOptions()
 _NO_GUARD = GuardOptions()
 
 
@@ -112,6 +153,7 @@ def create(
     /,
     *,
     options: Annotated[RunOptions, Parameter(name="*")] = _NOTHING_CHOSEN,
+    training: Annotated[TrainOptions, Parameter(name="*")] = _NO_TRAINING,
     guard: Annotated[GuardOptions, Parameter(name="*")] = _NO_GUARD,
     tenant: str = "default",
     share: str | None = None,
@@ -121,13 +163,16 @@ def create(
     Args:
         name: What questions call it.
         options: See there.
+        training: See there.
         guard: See there.
         tenant: Whose run it is; no tenant sees another's memories.
         share: Share memories with the live runs of this tenant that name the same.
     """
     held = held_back(guard.anchors, guard.anchor_limit) if guard.anchors else None
     anchors = msgspec.to_builtins(held.anchors) if held else ()
-    manifest = manifest_of(load_settings(), **options.chosen(), **guard.chosen(), anchors=anchors)
+    settings, run = load_settings(), options.chosen()
+    fields = {**run, **training.chosen(settings, run), **guard.chosen()}
+    manifest = manifest_of(settings, **fields, anchors=anchors)
     if share is not None and manifest.mode != "live":
         raise Refused("a run with batches has memories of its own", "Leave out --share.")
     waiting_for(_create(name, manifest, held, tenant, share))

@@ -130,6 +130,22 @@ async def test_successes_come_first_and_each_outcome_has_its_count(
     assert ["t0", "t2", "t4", "far"] == _texts(more)
 
 
+async def test_the_nearest_contrasts_are_returned_not_the_oldest(
+    workbench: Workbench, scope: str
+) -> None:
+    """What router and planner are told is ranked by similarity, whenever it was learned."""
+    angles = (0.3, 0.5, 0.9, 0.4, 0.8)
+    for number, angle in enumerate(angles, 1):
+        pair = [
+            candidate(f"{outcome}{number}", f"{outcome} at {angle}", outcome, angle)
+            for outcome in ("success", "failure")
+        ]
+        await _write(workbench, scope, *pair, generation=number)
+    assert ["success at 0.9", "success at 0.8", "failure at 0.9", "failure at 0.8"] == _texts(
+        await _recall(workbench, scope, len(angles))
+    )
+
+
 async def test_what_is_not_about_the_question_is_not_returned(
     workbench: Workbench, scope: str
 ) -> None:

@@ -36,8 +36,12 @@ def test_a_disturbed_run_trains_the_same_versions(first: int, lag: int) -> None:
 
 @pytest.mark.parametrize("lag", [0, 1])
 def test_versions_are_children_of_the_one_that_served(lag: int) -> None:
-    """The check above has something to compare: several versions in a chain, used by rollouts."""
-    db = simulate(msgspec.structs.replace(Scenario.training(8, lag), faults=CALM)).db
+    """The check above has something to compare: several versions in a chain, used by rollouts.
+
+    The last batch is not full, and is learned from like the others.
+    """
+    scenario = Scenario.training(8, lag)
+    db = simulate(msgspec.structs.replace(scenario, questions=7, faults=CALM)).db
     rows = list(db.policies.values())
     assert ["planner@v1", "planner@v2", "planner@v3"] == [row.name for row in rows][:3]
     assert ["base", "planner@v1", "planner@v2"] == [row.parent for row in rows][:3]
@@ -45,6 +49,8 @@ def test_versions_are_children_of_the_one_that_served(lag: int) -> None:
     late = "planner@v2" if lag == 0 else "planner@v1"
     assert ["base"] * 2 == pinned[:2]
     assert [late] * 2 == pinned[4:6]
+    assert 1 == db.batches[1, 3].size, "the last batch is not full"
+    assert max(db.questions.values(), key=lambda q: q.pos).id in db.used_groups
 
 
 @pytest.mark.parametrize("lag", [0, 1])

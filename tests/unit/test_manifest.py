@@ -14,6 +14,7 @@ _ELSEWHERE = {
     "MIA_MODELS__DEFAULT__BASE_URL": "http://models:8000/v1/",
     "MIA_MODELS__DEFAULT__MODEL": "big",
 }
+_TRAINS = {"MIA_TRAINING__ENABLED": "true", "MIA_TRAINING__HYPER__LR": "0.001"}
 
 
 def test_it_holds_prompts_models_and_the_code() -> None:
@@ -75,7 +76,7 @@ def test_a_run_that_trains_fits_the_servers_of_the_planner() -> None:
     have any lag.
     """
     wide = {"mode": "batch", "rollouts": 2, "staleness": 9}
-    here = load_settings(environ={"MIA_SERVING__MAX_LORAS": "4"})
+    here = load_settings(environ={**_TRAINS, "MIA_SERVING__MAX_LORAS": "4"})
     assert 1 == manifest_of(here, train=True, lag=1, **wide).lag
     assert 2 == manifest_of(here, lag=2, **wide).lag
     with pytest.raises(Refused, match=r"5 versions.*room for 4.*serving\.max_loras"):
@@ -119,3 +120,31 @@ def test_a_key_is_read_from_its_file(tmp_path: Path) -> None:
     key.write_text("abc\n")
     environ = {**_ELSEWHERE, "MIA_MODELS__DEFAULT__API_KEY_FILE": str(key)}
     assert "abc" == endpoints(load_settings(environ=environ), {})["judge"].api_key
+
+
+def test_a_run_that_trains_leaves_room_for_prompts_in_its_rows() -> None:
+    """A planner's reply has a quarter of a row at most; hyper-parameters come from the settings."""
+    settings = load_settings(environ=_TRAINS)
+    manifest = manifest_of(settings, train=True, mode="batch", rollouts=4)
+    assert (128, 512, 0.001) == (
+        manifest.roles["planner"].max_tokens, manifest.hyper.row_tokens, manifest.hyper.lr,
+    )  # fmt: skip
+    assert settings.models.executor.sampling.max_tokens == manifest.roles["executor"].max_tokens
+
+
+@pytest.mark.parametrize(
+    "chosen, environ, reason",
+    [
+        ({"mode": "batch", "rollouts": 4}, {}, "does not train"),
+        ({"mode": "batch", "rollouts": 1}, _TRAINS, "group of one"),
+        ({"mode": "batch", "rollouts": 4, "judge": "none"}, _TRAINS, "judge"),
+        ({"mode": "batch", "rollouts": 4, "hyper": {"lr": -1}}, _TRAINS, "hyper"),
+        ({"mode": "batch", "rollouts": 4, "lag": 9}, _TRAINS, "too old"),
+    ],
+)
+def test_training_that_cannot_work_is_refused(
+    chosen: dict[str, object], environ: dict[str, str], reason: str
+) -> None:
+    """Before the run is made: nothing to compare, nothing to reward, nobody to train."""
+    with pytest.raises(Refused, match=reason):
+        manifest_of(load_settings(environ=environ), train=True, **chosen)

@@ -153,6 +153,27 @@ def test_the_router_knows_what_similar_questions_taught() -> None:
     assert driven.only(Call).messages[-1].content.startswith(note)
 
 
+def test_the_router_is_told_the_nearest_first() -> None:
+    """In the order of the recall, which is that of the scores."""
+    found = tuple(
+        Remembered(
+            id=UUID(int=n), version=1, text=f"near {n}", question="Who?", outcome="success",
+            score=1.0 / n,
+        )
+        for n in (1, 2, 3)
+    )  # fmt: skip
+    driven = drive(
+        route,
+        task(Kind.QUESTION, question_planned()),
+        views(planned(0), planned(1)),
+        Vectors((VECTOR,)),
+        Memories(found),
+        ModelReply(text='{"plan": 1}'),
+    )
+    told = driven.only(Call).messages[-1].content
+    assert [1, 2, 3] == sorted((1, 2, 3), key=lambda n: told.index(f"near {n}"))
+
+
 def test_a_rollout_without_a_plan_is_no_choice_and_stands_last() -> None:
     """The router chooses among plans; what has none runs when all others have failed."""
     driven = drive(

@@ -5,7 +5,13 @@ import pytest
 from consumers.reflect.reflect import reflect
 from mia_events.effects import Call, ModelReply
 from mia_events.lifecycle import Kind
-from schemas.events import RolloutFinished, RolloutProposed, RolloutReplanned, TurnAnswered
+from schemas.events import (
+    RolloutFinished,
+    RolloutPlanned,
+    RolloutProposed,
+    RolloutReplanned,
+    TurnAnswered,
+)
 from tests.support.drive import drive, task
 from tests.support.histories import ANSWERED, Role, answered
 
@@ -90,3 +96,16 @@ def test_a_long_record_keeps_its_end() -> None:
     assert "turn 1: search" in record
     assert "turn 41 answered: Scott" in record
     assert len(record) < 9_000
+
+
+def test_a_sibling_is_asked_about_its_own_work_only() -> None:
+    """Rollouts of a question share nothing: each prompt is made of that rollout's history."""
+    asked = []
+    for number, plan in enumerate(("1. Ask the north.", "1. Ask the south.")):
+        history = [
+            RolloutPlanned(plan=plan) if isinstance(event, RolloutPlanned) else event
+            for event in answered(number, "sibling")
+        ]
+        driven = drive(reflect, task(Kind.ROLLOUT, history), YES, ModelReply(text=plan + " Again."))
+        asked.append(" ".join(call.messages[-1].content for call in driven.asked))
+    assert [(True, False), (False, True)] == [("north" in one, "south" in one) for one in asked]
