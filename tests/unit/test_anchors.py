@@ -114,7 +114,6 @@ def test_a_file_without_answers_is_refused(tmp_path: Path) -> None:
             {"judge": "none", "anchors": [{"source": "s", "row": "1", "text": "Who?"}]},
             "the run has no judge",
         ),
-        ({"train": True, "mode": "batch", "lag": 3, "staleness": 1}, "too old to train from"),
     ],
 )
 def test_a_run_that_cannot_learn_so_is_refused(chosen: dict[str, Any], reason: str) -> None:
