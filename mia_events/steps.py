@@ -41,6 +41,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     use, `memory_frequency` the weight of the paper's frequency term in a memory's score,
     `memory_search` whether words count beside the vector.
 
+    `label_wait_s` is how long a supervised judge waits for a label that is not there when a rollout
+    ends (None: not at all), `label_missing` what becomes of the rollout without one.
+
     What follows matters to a run that trains: `hyper` is how, `reward` for what (None: the judge's
     published weights), `staleness` the most versions that a group may be older than the one it
     updates; `guard` says whether a new version is compared with the best one before it serves (off:
@@ -66,6 +69,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     guard: Literal["off", "anchors"] = "off"
     guard_rules: GuardRules = GuardRules()
     anchors: tuple[Anchor, ...] = ()
+    label_wait_s: float | None = None
+    label_missing: Literal["unjudged", "unsupervised"] = "unjudged"
     max_turns: int = 6
     max_replans: int = 1
     question_deadline_s: float | None = None

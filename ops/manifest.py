@@ -41,6 +41,7 @@ def manifest_of(settings: Settings, **chosen: object) -> Manifest:
             f"the run's settings do not fit: {error}", "See `mia run create --help`."
         ) from error
     _check(manifest)
+    _check_labels(manifest)
     _check_learning(manifest)
     if not manifest.train:
         return manifest
@@ -82,6 +83,18 @@ def _check(manifest: Manifest) -> None:
         raise Refused("a deterministic run needs batches", "Add --mode batch.")
     if manifest.deterministic and _timed(manifest):
         raise Refused("a deterministic run has no limits of time", "Leave out the deadline.")
+
+
+def _check_labels(manifest: Manifest) -> None:
+    wait = manifest.label_wait_s
+    if wait is not None and (wait <= 0 or manifest.judge != "supervised"):
+        raise Refused("only a supervised judge waits for labels", "A time above 0, or none.")
+    deadline = manifest.question_deadline_s
+    if wait is not None and deadline is not None and deadline <= wait:
+        raise Refused(
+            "the question's deadline ends the wait for its label",
+            "Give a longer --question-deadline, or none.",
+        )
 
 
 def _check_learning(manifest: Manifest) -> None:
@@ -137,5 +150,10 @@ def _check_serving(manifest: Manifest, serving: ServingSettings) -> None:
 
 
 def _timed(manifest: Manifest) -> bool:
-    limits = (manifest.question_deadline_s, manifest.batch_linger_s, manifest.batch_deadline_s)
+    limits = (
+        manifest.question_deadline_s,
+        manifest.batch_linger_s,
+        manifest.batch_deadline_s,
+        manifest.label_wait_s,
+    )
     return any(limit is not None for limit in limits)

@@ -239,7 +239,8 @@ class RolloutFinished(Event, frozen=True, kw_only=True, tag="rollout.finished"):
 class RolloutJudged(Event, frozen=True, kw_only=True, tag="rollout.judged"):
     """The grade of the final answer; `parts` are the judge's own scores by name.
 
-    `first_grade` is that of the answer before a supplementary plan, in runs that train.
+    `first_grade` is that of the answer before a supplementary plan, in runs that train; `basis` is
+    what the grade rests on.
     """
 
     grade: Grade
@@ -247,6 +248,7 @@ class RolloutJudged(Event, frozen=True, kw_only=True, tag="rollout.judged"):
     parts: dict[str, float] = {}
     reason: str = ""
     first_grade: Grade | None = None
+    basis: Literal["label", "review", ""] = ""
 
 
 class RolloutFailed(Event, frozen=True, kw_only=True, tag="rollout.failed"):

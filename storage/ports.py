@@ -309,11 +309,18 @@ class LabelStore(Protocol):
     async def seal(
         self, run_no: int, question: UUID, value: str, *, source: str
     ) -> tuple[Emitted, ...]:
-        """Keep a label and ledger its salted commitment; the same value again is one label."""
+        """Keep a label and ledger its salted commitment; the same value again is one label.
+
+        Rollouts that wait for it are due at once.
+        """
         ...
 
     async def label(self, question: UUID) -> str | None:
         """The newest label of a question."""
+        ...
+
+    async def waited(self, run_no: int, event_id: UUID) -> float:
+        """Seconds since an event was committed, by the database's clock."""
         ...
 
 

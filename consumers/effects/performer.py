@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from consumers.runner.context import Lru
 from consumers.tools.registry import SEARCH, TOOLS
@@ -23,7 +23,8 @@ from mia_events.effects import (
     Train,
     UseTool,
 )
-from mia_events.steps import OutcomeUnknown, Poison
+from mia_events.lifecycle import Kind
+from mia_events.steps import Late, OutcomeUnknown, Poison
 
 if TYPE_CHECKING:
     from consumers.effects.model_client import ModelClient
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from mia_events.steps import Task
     from schemas.external import Paragraph
     from storage.ports import Artifacts, LabelStore, Ledger, MemoryStore
+
+#: How long a rollout sleeps between two looks for its label.
+_LEAST_PAUSE_S: Final = 1.0
+_MOST_PAUSE_S: Final = 30.0
 
 
 class RealPerformer:
@@ -98,7 +103,22 @@ class RealPerformer:
         if self._labels is None:
             message = f"{task.status} of {task.stream} asked for a label where none may be read"
             raise Poison(message)
-        return Label(await self._labels.label(effect.question))
+        value = await self._labels.label(effect.question)
+        if value is None and task.kind is Kind.ROLLOUT:
+            await self._await_label(self._labels, task)
+        return Label(value)
+
+    async def _await_label(self, labels: LabelStore, task: Task) -> None:
+        """Come back later, as long as the run waits for labels; a label that is sealed meanwhile
+        makes the command due at once.
+        """
+        limit_s = task.run.manifest.label_wait_s
+        if limit_s is None:
+            return
+        waited_s = await labels.waited(task.run.run_no, task.event_id)
+        if waited_s < limit_s:
+            pause_s = min(max(waited_s, _LEAST_PAUSE_S), _MOST_PAUSE_S, limit_s - waited_s)
+            raise Late("there is no label yet", pause_s)
 
     async def _train(self, effect: Train) -> Trained:
         if self._trainer is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from consumers.judge.unsupervised import unsupervised
 from consumers.requests import call, dialogue, prompt, question_of
 from mia_events.effects import Call, ModelReply, ReadLabel, ask, ask_all
 from mia_events.grammar import Unparsable, choice, choice_schema
@@ -28,7 +29,7 @@ def supervised(task: Task, so_far: Trajectory, answer: str) -> Plan:
     """
     label = yield from ask(ReadLabel(question=question_of(task).id))
     if label.value is None:
-        return Step(event=RolloutJudged(grade="unjudged", judge="none", reason="no label"))
+        return (yield from _without_label(task, so_far, answer))
     final = _request(task, so_far.number, answer, label.value)
     first = _first_answer(task, so_far)
     if first is None or first == answer:
@@ -41,9 +42,21 @@ def supervised(task: Task, so_far: Trajectory, answer: str) -> Plan:
     parts = {"em": exact_match(answer, label.value), "f1": token_f1(answer, label.value)}
     return Step(
         event=RolloutJudged(
-            grade=grade, judge=final.model, parts=parts, reason=reason, first_grade=first_grade
+            grade=grade,
+            judge=final.model,
+            parts=parts,
+            reason=reason,
+            first_grade=first_grade,
+            basis="label",
         )
     )
+
+
+def _without_label(task: Task, so_far: Trajectory, answer: str) -> Plan:
+    """The run has waited for one as long as it wants to."""
+    if task.run.manifest.label_missing == "unsupervised":
+        return (yield from unsupervised(task, so_far, answer))
+    return Step(event=RolloutJudged(grade="unjudged", judge="none", reason="no label"))
 
 
 def _first_answer(task: Task, so_far: Trajectory) -> str | None:

@@ -100,7 +100,9 @@ def _call(case: _Case, step: str, *, messages: tuple[Message, ...], schema: dict
 
 def _judged(case: _Case, grade: Grade, parts: dict[str, float], reason: str) -> Step:
     model = choice_of(case.task, "judge").model
-    return Step(event=RolloutJudged(grade=grade, judge=model, parts=parts, reason=reason))
+    return Step(
+        event=RolloutJudged(grade=grade, judge=model, parts=parts, reason=reason, basis="review")
+    )
 
 
 __all__ = ["unsupervised"]

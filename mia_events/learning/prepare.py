@@ -11,7 +11,7 @@ import msgspec
 from mia_events.effects import GroupView
 from mia_events.learning.advantages import advantages
 from mia_events.learning.job import Hyper, Row
-from mia_events.learning.rewards import PARTS, Parts, Weights, parts_of, reward
+from mia_events.learning.rewards import PARTS, WEIGHTS, Parts, Weights, parts_of, reviewed, reward
 from mia_events.learning.rows import Sample, rows_of
 
 _LEAST: Final = 2
@@ -58,6 +58,8 @@ class _Group(msgspec.Struct, frozen=True):
 def prepare(groups: Sequence[GroupView], *, weights: Weights, hyper: Hyper) -> Prepared:
     """Reward, compare and cut into rows. Raises `UntrainableTurn`.
 
+    A group that reviewers graded, since its label never came, is rewarded as one without a label,
+    unless the weights were chosen.
     A flat group has a gradient only where divergence or entropy count: else it is left out.
     """
     graded = [_graded(view, weights) for view in sorted(groups, key=lambda one: one.position)]
@@ -78,6 +80,8 @@ def prepare(groups: Sequence[GroupView], *, weights: Weights, hyper: Hyper) -> P
 
 def _graded(view: GroupView, weights: Weights) -> _Group:
     parts = {rollout.number: parts_of(rollout) for rollout in view.rollouts}
+    if weights == WEIGHTS["supervised"] and any(map(reviewed, view.rollouts)):
+        weights = WEIGHTS["unsupervised"]
     rewards = {number: reward(part, weights) for number, part in parts.items()}
     return _Group(view, parts, {n: value for n, value in rewards.items() if value is not None})
 

@@ -16,7 +16,7 @@ from mia_events.effects import PlannerTurn, RolloutTurns
 from mia_events.grammar import Unparsable, after_thinking, one_word
 from mia_events.trajectory import Trajectory, Turn, follow
 from schemas.envelope import decode_payload
-from schemas.events import Grade, RolloutReplanned, TurnToolCalled
+from schemas.events import Grade, RolloutJudged, RolloutReplanned, TurnToolCalled
 
 Share = Annotated[float, msgspec.Meta(ge=0.0)]
 #: The parts of a reward by name.
@@ -85,6 +85,12 @@ def parts_of(rollout: RolloutTurns) -> Parts:
     )
 
 
+def reviewed(rollout: RolloutTurns) -> bool:
+    """Whether a rollout's grade rests on reviews of its answer, not on a label."""
+    end = decode_payload(bytes(rollout.history[-1]))
+    return isinstance(end, RolloutJudged) and end.basis == "review"
+
+
 def reward(parts: Parts, weights: Weights) -> float | None:
     """The weighted sum, or None when a part that counts is unknown or the rollout is unjudged."""
     if parts.final is None:
@@ -131,4 +137,14 @@ def _tool(seen: Trajectory) -> float:
     return sum(used) / len(used)
 
 
-__all__ = ["PARTS", "WEIGHTS", "Parts", "Weights", "decision", "parts_of", "reward", "weights_of"]
+__all__ = [
+    "PARTS",
+    "WEIGHTS",
+    "Parts",
+    "Weights",
+    "decision",
+    "parts_of",
+    "reviewed",
+    "reward",
+    "weights_of",
+]

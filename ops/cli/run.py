@@ -42,6 +42,8 @@ class RunOptions:
         deterministic: Equal inputs give equal digests: batches, exact search, no limits of time.
         judge: supervised (default): against the sealed label; unsupervised: three reviewers and a
             chair, who see no label; none.
+        label_wait: Seconds that a finished attempt waits for a label that comes after its answer.
+        label_missing: What becomes of it without one: unjudged (default), or unsupervised.
         executor_grammar: json (default), or tags, which the published checkpoints speak.
         max_turns: Turns of an executor before it must answer.
         max_in_flight: Questions open at once.
@@ -60,6 +62,8 @@ class RunOptions:
     seed: int | None = None
     deterministic: Annotated[bool, Parameter(negative="")] = False
     judge: Literal["supervised", "unsupervised", "none"] | None = None
+    label_wait: float | None = None
+    label_missing: Literal["unjudged", "unsupervised"] | None = None
     executor_grammar: Literal["json", "tags"] | None = None
     max_turns: int | None = None
     max_in_flight: int | None = None
@@ -72,7 +76,7 @@ class RunOptions:
 
     def chosen(self) -> dict[str, Any]:
         """Return the fields of a manifest; None for what was not chosen."""
-        timed = ("question_deadline", "batch_linger", "batch_deadline")
+        timed = ("question_deadline", "batch_linger", "batch_deadline", "label_wait")
         return {f"{name}_s" if name in timed else name: v for name, v in asdict(self).items()}
 
 

@@ -44,12 +44,23 @@ class InMemoryLabels:
                 correlation=question,
             ),
         )
+        for row in self._db.active.values():
+            if row.parent == question and row.status == "judging" and row.due_at is not None:
+                row.due_at = min(row.due_at, self._db.clock())
         return ()
 
     async def label(self, question: UUID) -> str | None:
         """The newest label of a question."""
         values = self._db.labels.get(question)
         return list(values.values())[-1] if values else None
+
+    async def waited(self, run_no: int, event_id: UUID) -> float:
+        """Seconds since an event was committed."""
+        for past in self._db.events.values():
+            for event in past:
+                if (event.run_no, event.id) == (run_no, event_id):
+                    return (self._db.clock() - event.at).total_seconds()
+        raise LookupError(f"no event {event_id}")
 
 
 __all__ = ["InMemoryLabels"]

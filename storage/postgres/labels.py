@@ -27,10 +27,21 @@ WITH kept AS (
 ), fact AS (
     INSERT INTO label (id, run_no, question, commitment, at) VALUES ($1, $7, $2, $8, $6)
     ON CONFLICT DO NOTHING RETURNING id
+), woken AS (
+    UPDATE active AS a SET due_at = clock_timestamp()
+    FROM (
+        -- One that is being worked on asks for the label itself, later at the latest.
+        SELECT w.stream FROM active AS w JOIN rollout AS r ON r.id = w.stream
+        WHERE r.question = $2 AND w.status = 'judging' AND w.due_at > clock_timestamp()
+        ORDER BY w.stream FOR UPDATE OF w SKIP LOCKED
+    ) AS late WHERE a.stream = late.stream
 )
 SELECT append_event($7, f.id, 6::smallint, 1, decode(repeat('00', 32), 'hex'), $9,
 'label.received', NULL, $10,
                     $6, NULL, $2) FROM fact AS f
+"""
+_WAITED = """
+SELECT extract(epoch FROM clock_timestamp() - at)::float8 FROM event WHERE run_no = $1 AND id = $2
 """
 _READ = "SELECT value FROM sealed.label WHERE question = $1 ORDER BY at DESC, id LIMIT 1"
 
@@ -70,6 +81,15 @@ class PostgresLabels:
         async with answering():
             value: str | None = await self._pool.fetchval(_READ, question)
         return value
+
+    async def waited(self, run_no: int, event_id: UUID) -> float:
+        """See the port."""
+        async with answering():
+            seconds: float | None = await self._pool.fetchval(_WAITED, run_no, event_id)
+        if seconds is None:
+            message = f"no event {event_id}"
+            raise LookupError(message)
+        return seconds
 
 
 __all__ = ["PostgresLabels"]

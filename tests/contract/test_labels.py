@@ -2,6 +2,8 @@
 
 from uuid import UUID
 
+import pytest
+
 from tests.contract.workbench import Workbench
 
 
@@ -38,3 +40,35 @@ async def test_labels_belong_to_their_question(workbench: Workbench) -> None:
     question = await workbench.question(run, "0")
     await workbench.labels.seal(run, question, "Paris", source="file")
     assert await workbench.labels.label(UUID(int=3)) is None
+
+
+async def test_a_rollout_that_waits_is_due_when_its_label_is_sealed(workbench: Workbench) -> None:
+    """Others wait on, and nothing that was not waiting is touched."""
+    run = await workbench.run(questions=2)
+    waiting = {}
+    for row in ("0", "1"):
+        question = await workbench.question(run, row)
+        (rollout,) = await workbench.fan_out(question, 1)
+        await workbench.plan(rollout)
+        await workbench.choose(question, [rollout])
+        await workbench.propose(rollout)
+        await workbench.answer(question, [rollout])
+        held = await workbench.claimed(rollout)
+        assert "judging" == held.status
+        await workbench.ledger.release(rollout, held.claim, delay_s=3600.0, failed=False)
+        waiting[question] = rollout
+    (first, rollout), (_, other) = waiting.items()
+    assert await workbench.claim(rollout) is None
+    await workbench.labels.seal(run, first, "Paris", source="file")
+    assert rollout == (await workbench.claimed(rollout)).stream
+    assert await workbench.claim(other) is None
+
+
+async def test_how_long_an_event_has_waited(workbench: Workbench) -> None:
+    """By the clock of those who write events."""
+    run = await workbench.run(questions=1)
+    question = await workbench.question(run, "0")
+    held = await workbench.claimed(question)
+    assert 0.0 <= await workbench.labels.waited(run, held.event_id) < 60.0
+    with pytest.raises(LookupError, match="no event"):
+        await workbench.labels.waited(run, UUID(int=3))

@@ -27,9 +27,9 @@ def test_an_answer_is_graded_against_the_label(grade: Grade) -> None:
     """The event has the grade, the judge's model and the scores by formula."""
     reply = ModelReply(text=f'{{"grade": "{grade}"}}')
     driven = drive(judge, task(Kind.ROLLOUT, submitted()), GOLD, reply)
-    assert RolloutJudged(grade=grade, judge="judge-model", parts={"em": 0.0, "f1": 0.5}) == (
-        driven.event
-    )
+    parts = {"em": 0.0, "f1": 0.5}
+    expected = RolloutJudged(grade=grade, judge="judge-model", parts=parts, basis="label")
+    assert expected == driven.event
     assert driven.only(ReadLabel).question == QUESTION.id
 
 
@@ -126,3 +126,15 @@ def test_a_first_answer_that_could_not_be_graded_is_unjudged() -> None:
     replies = ModelReply(text='{"grade": "correct"}'), ModelReply(text="A")
     driven = drive(judge, task(Kind.ROLLOUT, replanned("Sir Walter"), train=True), GOLD, *replies)
     assert ("correct", "unjudged") == (driven.event.grade, driven.event.first_grade)
+
+
+def test_without_a_label_reviewers_stand_in_where_the_run_says_so() -> None:
+    """The event says what the grade rests on."""
+    reviews = [
+        ModelReply(text=f'{{"reason": "", "finding": "{finding}", "score": 9}}')
+        for finding in ("sound", "supported", "answered")
+    ]
+    replies = [Label(None), *reviews, ModelReply(text='{"grade": "correct"}')]
+    todo = task(Kind.ROLLOUT, submitted(), label_missing="unsupervised")
+    driven = drive(judge, todo, *replies)
+    assert ("correct", "review") == (driven.event.grade, driven.event.basis)

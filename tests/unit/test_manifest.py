@@ -56,6 +56,9 @@ def test_a_reader_sees_the_prompts_digest() -> None:
     "chosen, reason",
     [
         ({"mode": "sometimes"}, "no mode"),
+        ({"label_wait_s": 60, "judge": "unsupervised"}, "only a supervised judge waits"),
+        ({"label_wait_s": 60, "question_deadline_s": 30}, "ends the wait"),
+        ({"label_wait_s": 60, "mode": "batch", "deterministic": True}, "no limits of time"),
         ({"rollouts": 0}, "rollouts"),
         ({"lag": -1}, "lag"),
         ({"seed": "x"}, "seed"),

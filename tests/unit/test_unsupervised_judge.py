@@ -43,7 +43,10 @@ def test_the_grade_is_the_chairs_and_the_parts_are_the_reviewers_scores(grade: s
     """No label is read."""
     driven = judged(*GOOD, ModelReply(text=f'{{"grade": "{grade}"}}'))
     expected = RolloutJudged(
-        grade="correct" if grade == "correct" else "incorrect", judge="judge-model", parts=PARTS
+        grade="correct" if grade == "correct" else "incorrect",
+        judge="judge-model",
+        parts=PARTS,
+        basis="review",
     )
     assert expected == driven.event
     assert not any(isinstance(effect, ReadLabel) for effect in driven.asked)
