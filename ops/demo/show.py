@@ -24,7 +24,7 @@ from ops.story import Line, Story, Told
 from storage.postgres.ledger import PostgresLedger
 from storage.postgres.watch import Feed, PostgresWatch, QuestionRow
 
-__all__ = ["Outcome", "show"]
+__all__ = ["BRIEF_TOKENS", "Outcome", "show"]
 
 _POLL_S: Final = 0.3
 _SILENCE_S: Final = 600.0
@@ -43,7 +43,13 @@ _BATCH: Final = 5
 _ROLLOUTS: Final = 2
 _TURNS: Final = 4  # a small model repeats itself for as many as it gets
 #: A small model says in this many tokens what it has to say, and the CPU has to make each of them.
-_TOKENS: Final = {"planner": 120, "executor": 160, "manager": 110, "judge": 32, "router": 32}
+BRIEF_TOKENS: Final = {
+    "planner": 80,
+    "executor": 112,
+    "manager": 80,
+    "judge": 32,
+    "router": 32,
+}
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +124,7 @@ def _manifest(settings: Settings, rollouts: int) -> Manifest:
 def _brief(role: str, choice: ModelChoice) -> ModelChoice:
     # Two plans at temperature 0 would be one plan twice.
     temperature = 0.4 if role == "planner" else choice.temperature
-    most = min(choice.max_tokens, _TOKENS.get(role, choice.max_tokens))
+    most = min(choice.max_tokens, BRIEF_TOKENS.get(role, choice.max_tokens))
     return msgspec.structs.replace(choice, max_tokens=most, temperature=temperature)
 
 
