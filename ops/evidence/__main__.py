@@ -25,6 +25,7 @@ _BY_THEMSELVES: Final = {
     "core-8": "ops.evidence.core8",
     "core-9": "ops.evidence.core9",
     "main-1": "ops.evidence.main1",
+    "learn-5": "ops.evidence.learn5",
     "main-2": "ops.evidence.main2",
     "main-4": "ops.evidence.main4",
     "main-6": "ops.evidence.main6",

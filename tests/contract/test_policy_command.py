@@ -13,6 +13,7 @@ from consumers.effects.model_client import Endpoint
 from mia_events.steps import Manifest, ModelChoice
 from ops.cli.main import application
 from ops.errors import Refused
+from ops.evidence.adapters import random_adapter, safetensors
 from ops.serving.config import ServingConfig, reconciler_of
 from ops.serving.weights import Weights
 from storage.postgres.artifacts import PostgresArtifacts
@@ -20,7 +21,6 @@ from storage.postgres.ledger import PostgresLedger
 from storage.postgres.migrate import migrate
 from storage.postgres.roles import ROLES, ensure_roles
 from storage.postgres.runs import PostgresRuns
-from tests.support.adapters import random_adapter, safetensors
 from tests.support.lora_server import LoraServer, lora_server
 from tests.support.stack import StackThread, fresh_database
 
@@ -51,7 +51,7 @@ class _Lab:
             run = await PostgresRuns(ledger.pool).create("r", manifest)
             store = PostgresArtifacts(ledger.pool, self.home / "artifacts")
             for number, state in ((1, "promoted"), (2, "held_back")):
-                sha = await store.put(random_adapter(number, layers=1, hidden=4))
+                sha = await store.put(random_adapter(number))
                 record = json.dumps({"job": {"seed": number, "model": "theirs"}}).encode()
                 await connection.execute(
                     _REGISTER, run, number, f"planner@v{number}",

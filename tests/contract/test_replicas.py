@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from consumers.effects.model_client import Endpoint
+from ops.evidence.adapters import random_adapter
 from ops.serving.replica import Away, Declined, Replica, VllmReplica
-from tests.support.adapters import random_adapter
 from tests.support.lora_server import LoraServer, lora_server
 from tests.support.replica_suite import ReplicaSuite
 
@@ -31,7 +31,7 @@ async def replica(server: LoraServer) -> AsyncIterator[Replica]:
 @pytest.fixture
 def adapter() -> bytes:
     """Any adapter will do."""
-    return random_adapter(1, layers=1, hidden=4)
+    return random_adapter(1)
 
 
 @pytest.fixture

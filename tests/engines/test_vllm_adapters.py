@@ -17,10 +17,10 @@ from ops.embedded.state import Home, free_port
 from ops.embedded.supervisor import Supervisor
 from ops.embedded.vllm_server import CHAT_MODEL, Adapters, VllmServer, chat_server
 from ops.environments import find_serve_environment, serve_folder
+from ops.evidence.adapters import random_adapter
 from ops.serving.adapters import AdapterFolders
 from ops.serving.reconciler import Reconciler
 from ops.serving.replica import Replica, VllmReplica
-from tests.support.adapters import random_adapter
 from tests.support.registry import MemoryArtifacts, MemoryPolicies
 from tests.support.replica_suite import ReplicaSuite
 
@@ -133,7 +133,7 @@ async def test_versions_come_back_after_a_kill(
 
 
 def _adapter(seed: int, scale: float = 0.02) -> bytes:
-    return random_adapter(seed, layers=_LAYERS, hidden=_HIDDEN, scale=scale)
+    return random_adapter(seed, _LAYERS, {"self_attn.q_proj": (_HIDDEN, _HIDDEN)}, scale=scale)
 
 
 def _call(model: str) -> Call:

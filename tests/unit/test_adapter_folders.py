@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ops.evidence.adapters import packed, random_adapter
 from ops.serving.adapters import AdapterFolders, Damaged, unpack
-from tests.support.adapters import packed, random_adapter
 from tests.support.registry import MemoryArtifacts
 
 _NAME = "planner@v1-0123456789ab"
@@ -19,7 +19,7 @@ def _names(folder: Path) -> list[str]:
 async def test_a_folder_is_made_once_and_holds_the_artifacts_files(tmp_path: Path) -> None:
     """Whoever asks again gets the same one, without the store."""
     store = MemoryArtifacts()
-    sha = await store.put(random_adapter(1, layers=1, hidden=4))
+    sha = await store.put(random_adapter(1))
     folders = AdapterFolders(store, tmp_path)
     folder = await folders.ensure(_NAME, sha)
     assert {"adapter_config.json", "adapter_model.safetensors"} == set(_names(folder))
@@ -54,7 +54,7 @@ def test_nothing_but_an_adapter_is_unpacked(tmp_path: Path, data: bytes, says: s
 
 def test_two_at_once_make_one_folder(tmp_path: Path) -> None:
     """The second finds the first one's files and leaves nothing behind."""
-    data = random_adapter(1, layers=1, hidden=4)
+    data = random_adapter(1)
     unpack(data, tmp_path / _NAME)
     before = (tmp_path / _NAME / "adapter_config.json").stat().st_ino
     unpack(data, tmp_path / _NAME)

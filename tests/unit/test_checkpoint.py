@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from ops.errors import Refused
+from ops.evidence.adapters import lora_config, packed, random_adapter, safetensors
 from ops.serving.adapters import unpack
 from ops.serving.checkpoint import export_merged
 from ops.serving.compare import differences, weights_apart
 from ops.serving.lora import Adapter, distance
 from ops.serving.weights import Weights, write_weights
-from tests.support.adapters import lora_config, packed, random_adapter, safetensors
 
 _Q = "model.layers.0.self_attn.q_proj.weight"
 _NORM = "model.norm.weight"
@@ -36,7 +36,7 @@ def _base(folder: Path) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.flo
 
 
 def _adapter(folder: Path, seed: int = 1) -> Path:
-    unpack(random_adapter(seed, layers=1, hidden=4, rank=2), folder)
+    unpack(random_adapter(seed, rank=2), folder)
     return folder
 
 
@@ -69,7 +69,7 @@ def test_the_base_alone_is_exported_as_it_is(tmp_path: Path) -> None:
 def test_an_adapter_of_another_model_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     """Half a checkpoint would be taken for one."""
     _base(tmp_path / "base")
-    unpack(random_adapter(1, layers=2, hidden=4), tmp_path / "two")
+    unpack(random_adapter(1, layers=2), tmp_path / "two")
     with pytest.raises(Refused, match=r"no model\.layers\.1\.self_attn"):
         export_merged(tmp_path / "base", tmp_path / "two", tmp_path / "out")
     assert not (tmp_path / "out").exists()

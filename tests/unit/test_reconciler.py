@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 
 from consumers.effects.model_client import Endpoint
+from ops.evidence.adapters import random_adapter
 from ops.serving.adapters import AdapterFolders
 from ops.serving.reconciler import Reconciler
 from ops.serving.replica import VllmReplica
-from tests.support.adapters import random_adapter
 from tests.support.lora_server import LoraServer, lora_server
 from tests.support.registry import MemoryArtifacts, MemoryPolicies
 
@@ -26,7 +26,7 @@ class _Lab:
 
     async def version(self, number: int) -> str:
         """Register a version; what servers call it."""
-        sha = await self.artifacts.put(random_adapter(number, layers=1, hidden=4))
+        sha = await self.artifacts.put(random_adapter(number))
         return self.policies.register(number, sha)
 
     def served(self) -> list[set[str]]:
