@@ -160,7 +160,10 @@ class Told(msgspec.Struct):
 
 
 class Rollouts:
-    """Rollouts one after the other on so many streams; each keeps its version for all its turns."""
+    """Rollouts one after the other on so many streams; each keeps its version for all its turns.
+
+    `tokens` is the mean length of a turn.
+    """
 
     def __init__(self, base_url: str, registry: Registry, *, tokens: int) -> None:
         self._url, self._registry, self._tokens = base_url, registry, tokens
@@ -183,7 +186,8 @@ class Rollouts:
             version = self._registry.hold()
             try:
                 for turn in range(_TURNS):
-                    await self._turn(session, version, f"{number}, turn {turn}")
+                    what = f"{number}.{turn}"
+                    await self._turn(session, version, what, self._length(number))
             except (aiohttp.ClientError, TimeoutError) as error:
                 self.told.failed += 1
                 self.told.problems.append(f"{type(error).__name__}: {error}")
@@ -191,11 +195,17 @@ class Rollouts:
                 self._registry.let_go(version)
             self.told.rollouts += 1
 
-    async def _turn(self, session: aiohttp.ClientSession, version: str, what: str) -> None:
+    def _length(self, number: int) -> int:
+        """Half to one and a half of the mean: so streams do not begin and end together."""
+        return self._tokens // 2 + (number * 7) % (self._tokens + 1)
+
+    async def _turn(
+        self, session: aiohttp.ClientSession, version: str, what: str, tokens: int
+    ) -> None:
         body = {
             "model": version,
             "messages": [{"role": "user", "content": _PROMPT.format(what)}],
-            "max_tokens": self._tokens,
+            "max_tokens": tokens,
             "ignore_eos": True,
             "temperature": 1.0,
             "stream": True,

@@ -54,6 +54,8 @@ class InMemoryPolicies:
         for row in self._db.policies.values():
             if row.run_no == mine and row.state == "candidate":
                 yield from (row.name, row.parent)
+        for generation in range(run.sealed_gen - run.manifest.lag, run.sealed_gen + 1):
+            yield policy_of(self._db, mine, max(0, generation))
         yield _best(self._db, run)
 
 

@@ -24,14 +24,17 @@ SELECT p.* FROM policy AS p WHERE p.run_no = $1 AND p.name = $2
 
 -- name: wanted
 -- Versions of unfinished runs that requests may name: what serves, what unfinished batches and questions are pinned
--- to, what a guard compares (a candidate, its parent, the best so far); the best also to go back to it at once.
+-- to, or the next ones may be; what a guard compares (a candidate, its parent, the best so far); the best also to go
+-- back to it at once.
 WITH alive AS (
-    SELECT r.run_no, r.policy FROM run AS r
+    SELECT r.run_no, r.policy, r.sealed_gen - r.lag AS oldest FROM run AS r
     WHERE r.state NOT IN ('ended', 'purged') AND EXISTS (SELECT FROM policy AS p WHERE p.run_no = r.run_no)
 ), named AS (
     SELECT r.run_no, r.policy AS name FROM alive AS r
     UNION ALL
     SELECT b.run_no, b.policy FROM batch AS b JOIN alive AS r ON r.run_no = b.run_no WHERE b.status <> 'ended'
+    UNION ALL
+    SELECT g.run_no, g.policy FROM generation AS g JOIN alive AS r ON r.run_no = g.run_no WHERE g.number >= r.oldest
     UNION ALL
     SELECT q.run_no, q.policy FROM active AS a JOIN alive AS r ON r.run_no = a.run_no
     JOIN question AS q ON q.id = a.stream WHERE a.kind = 2
