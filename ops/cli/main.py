@@ -42,6 +42,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "report": ("report:report", "Sum a run up."),
         "events": ("events:events", "Look at the ledger's events."),
         "run": ("run:runs", "Make runs, look at them, and steer them."),
+        "learn": ("learn:learn", "Watch what a run learns, batch by batch, until it ends."),
         "policy": (
             "policy:policies",
             "Look at planner versions, set which one serves, take one out.",
