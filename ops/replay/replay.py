@@ -6,7 +6,7 @@ recorded replies stand, its requests are not compared, and nothing else may diff
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID
@@ -14,9 +14,10 @@ from uuid import UUID
 import msgspec
 
 from consumers.runner.drive import INTENT, Ask, Drive
+from mia_events import topics
 from mia_events.commits import Guard, step_commit
 from mia_events.effect_codec import Reply, decode_reply, effect_kind, request_sha
-from mia_events.effects import Label, ReadBatch, ReadLabel, ReadRollouts
+from mia_events.effects import UNRECORDED, Label, ReadBatch, ReadGroups, ReadLabel, ReadRollouts
 from mia_events.lifecycle import Kind
 from mia_events.steps import Handler, QuestionView, Stage, Task
 from ops.replay import reads
@@ -73,13 +74,16 @@ def replay(
     labels: Mapping[UUID, str] | None = None,
     *,
     heard: Callable[[RecordedEvent, Ask], None] = _unheard,
+    of: Container[str] = topics.COMMANDS,
 ) -> Replayed:
     """Take every step again. `labels`, by question, stand in for the sealed ones that there are.
 
-    `heard` is told each request and the command that it was made for.
+    `heard` is told each request and the command that it was made for. Only commands on the topics
+    `of` are handled again.
     """
     again = _Replay(recording, stages, labels, heard)
-    steps = sorted(_steps(recording), key=lambda step: step[1].type != _JUDGED)  # judgements first
+    wanted = (step for step in _steps(recording) if step[0].topic in of)
+    steps = sorted(wanted, key=lambda step: step[1].type != _JUDGED)  # judgements first
     for command, event in steps:
         again.step(command, event)
     return Replayed(
@@ -193,7 +197,7 @@ class _Replay:
         while drive.step is None:
             for ask in drive.asks:
                 self._heard(command, ask)
-                if not isinstance(ask.effect, ReadRollouts | ReadBatch):
+                if not isinstance(ask.effect, UNRECORDED):
                     used.add(ask.ordinal)
                 drive.give(ask, self._reply(ask, event, recorded))
             drive.take()
@@ -207,6 +211,8 @@ class _Replay:
                 return reads.rollouts(self._recording, question, event.at, self._bodies)
             case ReadBatch(number=number):
                 return reads.batch(self._recording, number)
+            case ReadGroups(questions=questions):
+                return reads.groups(self._recording, questions, self._bodies)
         row = recorded.get(ask.ordinal)
         if row is None:
             raise _Left(f"request {ask.ordinal} ({effect_kind(ask.effect)}) is not recorded")
@@ -229,7 +235,8 @@ class _Replay:
         if self._labels is None or not isinstance(reply, Label) or reply.value is None:
             return reply
         question: Any = ask.effect
-        return Label(self._labels[question.question])
+        # An anchor of a guard is no question of the run: its label stands.
+        return Label(self._labels.get(question.question, reply.value))
 
     def _compare(self, event: RecordedEvent, type_: str, body: bytes) -> None:
         if event.type != type_:
