@@ -22,7 +22,8 @@ from ops.models import embedded_ports, embedded_servers, endpoints
 from ops.retrieval.child import retrieval_child, retrieval_service
 from ops.serving.child import serving_child
 from ops.settings import Settings
-from ops.worker import ADMIT, EVERYTHING, STAGE_TOPICS, WorkerConfig
+from ops.training.config import trainer_config, trains_here
+from ops.worker import ADMIT, EVERYTHING, STAGE_TOPICS, TRAIN, WorkerConfig
 
 __all__ = ["Preparation", "children", "worker_config"]
 
@@ -56,6 +57,7 @@ def worker_config(
         dsns={role: connections.dsn(role) for role in sorted(roles)},
         endpoints={r: e for r, e in models.items() if not only_judge or r == _JUDGE},
         retrieval=retrieval if guards or _TOOL_CALL in stages else None,
+        trainer=trainer_config(settings) if TRAIN in stages else None,
         artifacts=str(Path(settings.home).absolute() / "artifacts"),
         stages=tuple(stages),
         partitions=settings.kafka.partitions,
@@ -112,15 +114,17 @@ def children(settings: Settings, home: Home, where: Endpoints) -> list[ChildSpec
     if level := serving_child(settings, home, connections, ports, prepare):
         specs.append(level)
     retrieval = retrieval_service(settings, service.port if service else 0)
-    for name, stages in _division(settings.worker.processes).items():
+    for name, stages in _division(settings).items():
         config = worker_config(settings, connections, models, stages, retrieval)
         specs.append(_spec(name, config, prepare, settings))
     return specs
 
 
-def _division(processes: int) -> dict[str, tuple[str, ...]]:
+def _division(settings: Settings) -> dict[str, tuple[str, ...]]:
+    processes = settings.worker.processes
     names = ["workers"] if processes == 1 else [f"workers-{n}" for n in range(1, processes + 1)]
-    return {**dict.fromkeys(names, _WORKERS), _JUDGE: (_JUDGE,), ADMIT: (ADMIT,)}
+    division = {**dict.fromkeys(names, _WORKERS), _JUDGE: (_JUDGE,), ADMIT: (ADMIT,)}
+    return {**division, TRAIN: (TRAIN,)} if trains_here(settings) else division
 
 
 def _spec(name: str, config: WorkerConfig, prepare: Preparation, settings: Settings) -> ChildSpec:

@@ -38,6 +38,7 @@ from mia_events.policies.retry import RetryPolicy
 from mia_events.steps import Stage
 from ops.errors import Refused
 from ops.tls import TlsFiles, client_arguments
+from ops.training.config import TrainerConfig
 from storage.ports import Claimed
 from storage.postgres.artifacts import PostgresArtifacts
 from storage.postgres.labels import PostgresLabels
@@ -58,13 +59,17 @@ STAGE_TOPICS: Final[Mapping[str, str]] = {
     "reflect": topics.REFLECT,
     "judge": topics.JUDGE,
     "consolidate": topics.CONSOLIDATE,
+    "train": topics.TRAIN,
 }
 _PR_SET_PDEATHSIG: Final = 1
 #: Seconds after the drain in which a worker publishes, leaves its groups and closes.
 _LEAVE_S: Final = 15.0
 ADMIT: Final = "admit"
 SWEEP: Final = "sweep"
-EVERYTHING: Final = (*STAGE_TOPICS, ADMIT, SWEEP)
+TRAIN: Final = "train"
+#: What a worker runs unless told otherwise: to train takes an environment of its own.
+EVERYTHING: Final = (*(name for name in STAGE_TOPICS if name != TRAIN), ADMIT, SWEEP)
+KNOWN: Final = (*STAGE_TOPICS, ADMIT, SWEEP)
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +85,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: dict[str, Endpoint]
     artifacts: str
     retrieval: RetrievalService | None = None
+    trainer: TrainerConfig | None = None
     stages: tuple[str, ...] = EVERYTHING
     handlers: str = "consumers.stages"
     prefix: str = ""
@@ -143,12 +149,15 @@ class Parts(AsyncExitStack):
     async def performer(self, ledger: PostgresLedger, role: str) -> RealPerformer:
         """The performer over a role's connections; only the judge's reads labels."""
         models = await self.enter_async_context(ModelClient(self.config.endpoints))
+        artifacts = PostgresArtifacts(ledger.pool, Path(self.config.artifacts))
+        trainer = self.config.trainer
         return RealPerformer(
             models=models,
             versions=Versions(PostgresPolicies(ledger.pool)),
             memory=PostgresMemory(ledger.pool),
             ledger=ledger,
-            artifacts=PostgresArtifacts(ledger.pool, Path(self.config.artifacts)),
+            artifacts=artifacts,
+            trainer=trainer.trainer(artifacts) if trainer is not None else None,
             labels=PostgresLabels(ledger.pool) if role == "mia_judge" else None,
             retrieval=await self._retrieval(),
         )
@@ -165,9 +174,9 @@ def lanes_of(
     """The stages to run by the database role that each runs as. Raises `Refused` for an unknown
     one.
     """
-    unknown = sorted(set(stages) - set(EVERYTHING))
+    unknown = sorted(set(stages) - set(KNOWN))
     if unknown:
-        raise Refused(f"there is no stage {unknown[0]!r}", f"Stages: {', '.join(EVERYTHING)}.")
+        raise Refused(f"there is no stage {unknown[0]!r}", f"Stages: {', '.join(KNOWN)}.")
     lanes: dict[str, dict[str, Stage]] = {}
     for name in stages:
         if name in STAGE_TOPICS:

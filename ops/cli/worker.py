@@ -12,7 +12,7 @@ from ops.models import endpoints, ports_in_use
 from ops.processes import worker_config
 from ops.retrieval.child import port_in_use, retrieval_service
 from ops.settings import load_settings
-from ops.worker import EVERYTHING, work
+from ops.worker import EVERYTHING, KNOWN, work
 
 __all__ = ["worker"]
 
@@ -21,11 +21,12 @@ def worker(*stages: str) -> None:
     """Work until Ctrl-C; a second one ends it at once.
 
     Args:
-        stages: plan, execute, tool-call, reflect, judge, consolidate, admit, sweep; default all.
+        stages: plan, execute, tool-call, reflect, judge, consolidate, admit, sweep, train; default
+            all but train, which takes an environment of its own.
     """
-    unknown = sorted(set(stages) - set(EVERYTHING))
+    unknown = sorted(set(stages) - set(KNOWN))
     if unknown:
-        raise Refused(f"there is no stage {unknown[0]!r}", f"Stages: {', '.join(EVERYTHING)}.")
+        raise Refused(f"there is no stage {unknown[0]!r}", f"Stages: {', '.join(KNOWN)}.")
     settings = load_settings()
     home = Home(Path(settings.home).absolute())
     config = worker_config(

@@ -27,8 +27,13 @@ from ops.models import missing_models, served_chat_model
 from ops.processes import children
 from ops.retrieval.child import check_service
 from ops.settings import Settings, load_settings
+from ops.training.config import missing_trainer
 
 __all__ = ["Daemon", "main", "run_until_signal"]
+
+
+def _missing(settings: Settings) -> tuple[str, ...]:
+    return (*missing_models(settings), *missing_trainer(settings))
 
 
 def _nothing(_: Report) -> None:
@@ -77,7 +82,7 @@ class Daemon:
             self._update(
                 phase="up",
                 message="",
-                notes=(*stack.notes, *missing_models(self._settings)),
+                notes=(*stack.notes, *_missing(self._settings)),
                 bootstrap_servers=stack.bootstrap_servers,
                 postgres=where,
                 chat_model=served_chat_model(self._settings),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from ops.connect import connections_to
 from ops.embedded.spec import ChildSpec
@@ -10,10 +11,12 @@ from ops.embedded.stack import Endpoints
 from ops.embedded.state import Home
 from ops.embedded.vllm_server import chat_server
 from ops.environments import ServeEnvironment
+from ops.errors import Refused
 from ops.models import adapters_of, missing_models, planner_replicas
 from ops.processes import children
 from ops.serving.config import ServingConfig
 from ops.settings import load_settings
+from ops.training.config import missing_trainer, trainer_config
 from ops.worker import WorkerConfig
 
 _ADMIN = "the-admins-password"
@@ -53,6 +56,54 @@ def test_the_judge_can_try_versions_where_planners_are_trained(tmp_path: Path) -
     found = _children(tmp_path, MIA_TRAINING__ENABLED="true")
     assert {"planner", "executor", "judge", "embedder"} <= set(_config(found["judge"]).endpoints)
     assert ["mia_judge"] == list(_config(found["judge"]).dsns)
+
+
+def _train_environment(folder: Path) -> dict[str, str]:
+    """A finished environment, and a checkpoint; settings that name them."""
+    (folder / "train" / "bin").mkdir(parents=True)
+    (folder / "train" / ".stamp").touch()
+    (folder / "weights").mkdir()
+    return {
+        "MIA_TRAINING__ENABLED": "true",
+        "MIA_TRAINING__FOLDER": str(folder / "train"),
+        "MIA_TRAINING__MODEL": str(folder / "weights"),
+        "MIA_TRAINING__THREADS": "2",
+    }
+
+
+def test_training_is_a_process_of_its_own(tmp_path: Path) -> None:
+    """It has the train environment and the planner's weights; nobody else has."""
+    found = _children(tmp_path, **_train_environment(tmp_path))
+    config = _config(found["train"])
+    assert config.trainer is not None
+    assert (str(tmp_path / "weights"), 2, 1, "cpu") == (
+        config.trainer.model, config.trainer.threads, config.trainer.processes,
+        config.trainer.device,
+    )  # fmt: skip
+    assert (("train",), ["mia_worker"]) == (config.stages, list(config.dsns))
+    others = [_config(spec) for name, spec in found.items() if name in {"workers", "judge"}]
+    assert [None, None] == [config.trainer for config in others]
+    assert not [config for config in others if "train" in config.stages]
+
+
+def test_a_stack_without_a_train_environment_says_so(tmp_path: Path) -> None:
+    """Another machine may train; a worker that is to train here is refused."""
+    environ = {"MIA_TRAINING__ENABLED": "true", "MIA_TRAINING__FOLDER": str(tmp_path / "none")}
+    assert "train" not in _children(tmp_path, **environ)
+    settings = load_settings(environ=environ)
+    (remark,) = missing_trainer(settings)
+    assert "make env-train" in remark
+    with pytest.raises(Refused, match="make env-train"):
+        trainer_config(settings)
+    assert () == missing_trainer(load_settings(environ={}))
+
+
+def test_the_weights_to_train_are_those_that_are_served(tmp_path: Path) -> None:
+    """What an endpoint elsewhere serves cannot be guessed."""
+    environ = {**_train_environment(tmp_path), "MIA_TRAINING__MODEL": ""}
+    environ |= {"MIA_MODELS__DEFAULT__BASE_URL": "http://m/v1", "MIA_MODELS__DEFAULT__MODEL": "m"}
+    with pytest.raises(Refused, match=r"training\.model"):
+        trainer_config(load_settings(environ=environ))
 
 
 def test_no_secret_stands_in_a_command_line_or_a_repr(tmp_path: Path) -> None:
