@@ -33,19 +33,25 @@ __all__ = [
 
 _HERE = Path(__file__).resolve().parent
 _MODELS = "models.json"
-#: Imports what the servers import, as far as this build has it.
 _IMPORT = """
-import contextlib, importlib
-for name in (
+import contextlib, importlib, sys
+for name in sys.argv[1:]:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+"""
+_VLLM: Final = (
     "vllm.entrypoints.openai.api_server",
     "vllm.v1.worker.cpu_worker",
     "vllm.model_executor.models.llama",
     "vllm.model_executor.models.bert",
     "xgrammar",
-):
-    with contextlib.suppress(ImportError):
-        importlib.import_module(name)
-"""
+)
+_VERL: Final = (
+    "verl.workers.engine_workers",
+    "verl.workers.engine.fsdp",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+)
 
 SERVE: Final = Locked(
     name="serve",
@@ -124,7 +130,7 @@ def ensure_train_environment(
 ) -> Path:
     """Return the Python of the environment in `folder`, made first as above."""
     build = torch or TorchBuild.from_environment()
-    ensure(TRAIN, folder, build, progress, lambda: None)
+    ensure(TRAIN, folder, build, progress, lambda: _compile(folder, "verl", _VERL, progress))
     return _python(folder)
 
 
@@ -134,9 +140,17 @@ def _python(folder: Path) -> Path:
 
 def _finish(folder: Path, progress: Progress) -> None:
     _convert(folder, progress)
-    # Else both servers would compile the byte code of the same thousands of modules when they
-    # first start, side by side, while somebody waits for them.
-    run("compiling what vLLM imports", [str(_python(folder)), "-c", _IMPORT], progress)
+    _compile(folder, "vLLM", _VLLM, progress)
+
+
+def _compile(folder: Path, engine: str, names: tuple[str, ...], progress: Progress) -> None:
+    """Import what the engine imports, as far as this build has it.
+
+    Else its first processes would compile the byte code of the same thousands of modules, perhaps
+    side by side, while somebody waits for them.
+    """
+    command = [str(_python(folder)), "-c", _IMPORT, *names]
+    run(f"compiling what {engine} imports", command, progress)
 
 
 def _convert(folder: Path, progress: Progress) -> None:

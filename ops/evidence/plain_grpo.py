@@ -21,6 +21,7 @@ __all__ = ["main"]
 Model = Any  #: of transformers or PEFT, which have no types
 
 _BETA_1 = 0.9
+_CLEAR = 1e-3
 
 
 def _log_probs(model: Model, row: dict[str, Any]) -> torch.Tensor:
@@ -31,11 +32,13 @@ def _log_probs(model: Model, row: dict[str, Any]) -> torch.Tensor:
     return torch.log_softmax(logits, -1).gather(1, answer[:, None])[:, 0]
 
 
-def _tokens_loss(new: torch.Tensor, row: dict[str, Any], hyper: dict[str, Any]) -> torch.Tensor:
+def _tokens_loss(
+    new: torch.Tensor, old: torch.Tensor, row: dict[str, Any], hyper: dict[str, Any]
+) -> torch.Tensor:
     """Return GRPO's loss of each token: the clipped ratio of PPO (arXiv 1707.06347) with the dual
     clip of arXiv 1912.09729, weighed by the truncated ratio of trainer to sampler.
     """
-    old, advantage = new.detach(), row["advantage"]
+    advantage = row["advantage"]
     ratio = (new - old).exp()
     clipped = ratio.clamp(1 - hyper["clip_low"], 1 + hyper["clip_high"])
     loss = torch.maximum(-advantage * ratio, -advantage * clipped)
@@ -63,19 +66,55 @@ def _weight(row: dict[str, Any], rows: list[dict[str, Any]], hyper: dict[str, An
     return 1.0 / (len(rows) * len(row["token_ids"]))
 
 
-def _gradients(model: Model, job: dict[str, Any]) -> tuple[float, list[float]]:
-    """Run every row forward and backward; return the loss, and how far log-probabilities are."""
-    rows, hyper, total, gaps = job["rows"], job["hyper"], 0.0, []
-    for row in rows:
+def _pass(
+    model: Model, job: dict[str, Any], old: list[torch.Tensor]
+) -> tuple[float, list[torch.Tensor]]:
+    """Run every row forward and backward; return the loss and the log-probabilities."""
+    rows, hyper, total, found = job["rows"], job["hyper"], 0.0, []
+    for number, row in enumerate(rows):
         new = _log_probs(model, row)
-        loss = _tokens_loss(new, row, hyper)
+        found.append(new.detach())
+        loss = _tokens_loss(new, old[number] if old else new.detach(), row, hyper)
         if hyper["kl"]:
             loss = loss + hyper["kl"] * _divergence(model, new, row)
         part = loss.sum() * _weight(row, rows, hyper)
         part.backward()
         total += part.item()
-        gaps += (new.detach() - torch.tensor(row["logprobs"])).abs().tolist()
-    return total, gaps
+    return total, found
+
+
+def _update(
+    folder: Path, model: Model, job: dict[str, Any]
+) -> tuple[float, list[torch.Tensor], torch.optim.Optimizer]:
+    """Make the whole update; return the mean loss, the log-probabilities before, the optimizer."""
+    hyper, losses = job["hyper"], []
+    old: list[torch.Tensor] = []
+    optimizer = _optimizer(folder, model, hyper)
+    for _ in range(hyper["epochs"]):
+        optimizer.zero_grad()
+        loss, found = _pass(model, job, old)
+        losses.append(loss)
+        old = old or found
+        torch.nn.utils.clip_grad_norm_(_trained(model).values(), hyper["max_grad_norm"])
+        optimizer.step()
+    return sum(losses) / len(losses), old, optimizer
+
+
+def _trained(model: Model) -> dict[str, torch.Tensor]:
+    return {name: each for name, each in model.named_parameters() if each.requires_grad}
+
+
+def _optimizer(folder: Path, model: Model, hyper: dict[str, Any]) -> torch.optim.Optimizer:
+    trained = _trained(model)
+    optimizer = torch.optim.AdamW(
+        trained.values(), lr=hyper["lr"], weight_decay=hyper["weight_decay"]
+    )
+    before = folder / "parent" / "optimizer.safetensors"
+    known = load_file(before) if before.exists() else {}
+    for name, each in trained.items() if known else ():
+        parts = ("step", "exp_avg", "exp_avg_sq")
+        optimizer.state[each] = {part: known[f"{name}.{part}"].clone() for part in parts}
+    return optimizer
 
 
 def _parent(folder: Path, order: dict[str, Any]) -> Model:
@@ -103,45 +142,25 @@ def _zero_b(model: Model) -> None:
             torch.nn.init.zeros_(parameter)
 
 
-def _engines(folder: Path, name: str) -> torch.Tensor:
-    """Return the gradient that the engine had: AdamW's first moment is a mean of gradients."""
-    after = load_file(folder / "made" / "optimizer.safetensors")[f"{name}.exp_avg"]
-    before = folder / "parent" / "optimizer.safetensors"
-    last = load_file(before)[f"{name}.exp_avg"] if before.exists() else torch.zeros_like(after)
-    return (after - _BETA_1 * last) / (1 - _BETA_1)
-
-
-def _compare(folder: Path, model: Model) -> dict[str, float]:
-    """Compare gradients, by the largest of each tensor: a tensor of zeros has none to compare."""
-    worst, tensors, scale = 0.0, 0, 0.0
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        engines = _engines(folder, name)
-        size = parameter.grad.abs().max().item()
-        if size:
-            worst = max(worst, (engines - parameter.grad).abs().max().item() / size)
-            tensors, scale = tensors + 1, max(scale, size)
-        elif engines.any():
-            worst = float("inf")
-    return {"gradient_worst": worst, "gradient_tensors": tensors, "gradient_largest": scale}
-
-
-def _stepped(folder: Path, model: Model, hyper: dict[str, Any]) -> float:
-    """Make AdamW's step here too; return how far the engine's weights are at most."""
-    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
-    optimizer = torch.optim.AdamW(
-        trained.values(), lr=hyper["lr"], weight_decay=hyper["weight_decay"]
-    )
-    before = folder / "parent" / "optimizer.safetensors"
-    known = load_file(before) if before.exists() else {}
-    for name, each in trained.items() if known else ():
-        parts = ("step", "exp_avg", "exp_avg_sq")
-        optimizer.state[each] = {part: known[f"{name}.{part}"] for part in parts}
-    optimizer.step()
+def _compare(folder: Path, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Compare gradients, by each tensor's largest, and weights. AdamW's first moment is a mean of
+    gradients: the engine's is in its file. A tensor without a gradient has none to compare. The
+    first steps go by a gradient's sign, so that rounding decides where there is nearly none:
+    weights are compared where the moment is not small.
+    """
+    moments = load_file(folder / "made" / "optimizer.safetensors")
     made = load_file(next((folder / "made" / "weights").glob("*.safetensors")))
-    pairs = ((made[name.replace(".default", "")], each) for name, each in trained.items())
-    return float(max((there - here.detach()).abs().max() for there, here in pairs))
+    worst, apart, tensors = 0.0, 0.0, 0
+    for name, each in _trained(model).items():
+        gap = (moments[f"{name}.exp_avg"] - optimizer.state[each]["exp_avg"]).abs().max()
+        size = each.grad.abs().max()
+        tensors += bool(size)
+        worst = max(worst, (gap / (1 - _BETA_1) / size).item() if size else gap.item())
+        mean = optimizer.state[each]["exp_avg"].abs()
+        clear = mean >= mean.max() * _CLEAR
+        there = made[name.replace(".default", "")]
+        apart = max(apart, (there - each.detach())[clear].abs().max().item())
+    return {"gradient_worst": worst, "gradient_tensors": tensors, "weights_worst": apart}
 
 
 def main(folder: Path) -> None:
@@ -151,14 +170,18 @@ def main(folder: Path) -> None:
     torch.set_num_threads(order["threads"])
     model = _parent(folder, order)
     model.eval()
-    loss, gaps = _gradients(model, order["job"])
+    loss, found, optimizer = _update(folder, model, order["job"])
+    gaps = [
+        gap
+        for row, new in zip(order["job"]["rows"], found, strict=True)
+        for gap in (new - torch.tensor(row["logprobs"])).abs().tolist()
+    ]
     figures = {
         "loss": loss,
         "loss_gap": abs(loss - outcome["metrics"]["loss"]),
         "sampler_gap_max": max(gaps),
         "sampler_gap_mean": sum(gaps) / len(gaps),
-        **_compare(folder, model),
-        "weights_worst": _stepped(folder, model, order["job"]["hyper"]),
+        **_compare(folder, model, optimizer),
     }
     print(json.dumps(figures))
 

@@ -40,8 +40,8 @@ __all__ = ["EngineTrainer", "Machine"]
 class Machine:
     """What updates are made on. `model` is the folder of the base model's checkpoint.
 
-    `folder` is where jobs lie while they are worked on. `threads` and `token_budget` decide the
-    bits of a version and the memory of an update.
+    `folder` is where jobs lie while they are worked on, and stay if they are to be kept. `threads`
+    and `token_budget` decide the bits of a version and the memory of an update.
     """
 
     launch: Launch
@@ -50,6 +50,7 @@ class Machine:
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     token_budget: int = 0
+    keep: bool = False
 
 
 class EngineTrainer:
@@ -68,7 +69,8 @@ class EngineTrainer:
             try:
                 return await self._train(job, folder, began)
             finally:
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                if not self._machine.keep:
+                    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _train(self, job: TrainJob, folder: Path, began: float) -> Trained:
         await self._lay_out(job, folder)
@@ -92,7 +94,7 @@ class EngineTrainer:
         """Make a folder of our own, and remove those of processes that were killed."""
         folder = self._machine.folder
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob("update-*-*"):
+        for left in () if self._machine.keep else folder.glob("update-*-*"):
             if not psutil.pid_exists(int(left.name.split("-")[1])):
                 shutil.rmtree(left, ignore_errors=True)
         return Path(tempfile.mkdtemp(dir=folder, prefix=f"update-{os.getpid()}-"))

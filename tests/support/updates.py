@@ -103,11 +103,10 @@ def next_job(trained: Trained, hyper: Hyper = HYPER, seed: int = 2) -> TrainJob:
     return TrainJob(policy=policy, model="tiny", parent=parent, hyper=hyper, seed=seed, rows=found)
 
 
-def trainer(folder: Path, model: Path, **launch: Any) -> EngineTrainer:
+def trainer(folder: Path, model: Path, *, keep: bool = False, **launch: Any) -> EngineTrainer:
     """Return a trainer on two threads, with its artifacts below `folder`."""
-    machine = Machine(
-        launch=Launch(python(), **launch), model=model, folder=folder / "jobs", threads=2
-    )
+    how = Launch(python(), **launch)
+    machine = Machine(launch=how, model=model, folder=folder / "jobs", threads=2, keep=keep)
     return EngineTrainer(machine, FolderArtifacts(folder / "artifacts"))
 
 
