@@ -19,7 +19,7 @@ from ops.evidence.clone import Ran, run_in
 __all__ = ["User", "user"]
 
 _HERE = Path(__file__).parents[2]
-_POLL_S = 1.0
+_POLL_S = 4.0  # each look is a process
 
 
 class User:
