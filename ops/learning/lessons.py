@@ -122,6 +122,7 @@ class _Book:
             lesson.guard_s = seconds
         lesson.generation, lesson.sealed_at = event.generation, at
         lesson.training, lesson.serves = event.training, event.policy
+        lesson.candidate = event.candidate or lesson.candidate
         lesson.score = event.scores.get("candidate.reward")
         lesson.best = event.scores.get("best.reward")
         lesson.reasons = event.reasons or ((event.problem,) if event.problem else ())

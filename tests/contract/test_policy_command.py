@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from ops.errors import Refused
 from ops.evidence.adapters import random_adapter, safetensors
 from ops.serving.config import ServingConfig, reconciler_of
 from ops.serving.weights import Weights
+from schemas.envelope import encode_payload
+from schemas.events import LearnerSealed
 from storage.postgres.artifacts import PostgresArtifacts
 from storage.postgres.ledger import PostgresLedger
 from storage.postgres.migrate import migrate
@@ -29,6 +32,13 @@ _REGISTER = """
 INSERT INTO policy (run_no, number, name, parent, batch, state, adapter_sha, optimizer_sha,
                     data_sha, record, event_id, at)
 VALUES ($1, $2, $3, $4, $2, $5, $6, $6, $6, $7, $8, now())
+"""
+
+
+_LOG = """
+INSERT INTO event (run_no, stream, seq, id, kind, type, at, body_sha, hash, body)
+SELECT r.run_no, a.stream, 2, $1, 4, 'learner.sealed', now(), $3, $3, $2
+FROM run AS r JOIN active AS a ON a.run_no = r.run_no AND a.kind = 4 WHERE r.name = 'r'
 """
 
 
@@ -58,6 +68,12 @@ class _Lab:
                     "base" if number == 1 else "planner@v1", state, bytes.fromhex(sha), record,
                     uuid.uuid4(),
                 )  # fmt: skip
+            sealed = LearnerSealed(
+                number=0, generation=1, training="promoted", policy="planner@v1",
+                candidate="planner@v1", reasons=("better",),
+            )  # fmt: skip
+            body = encode_payload(sealed)
+            await connection.execute(_LOG, uuid.uuid4(), body, sha256(body).digest())
             await connection.execute("UPDATE run SET policy = 'planner@v1' WHERE name = 'r'")
         finally:
             await ledger.close()
@@ -88,8 +104,8 @@ def lab(stack: StackThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return lab
 
 
-def _mia(*arguments: str) -> None:
-    application("policy")(["policy", *arguments], result_action="return_value")
+def _mia(*arguments: str, command: str = "policy") -> None:
+    application(command)([command, *arguments], result_action="return_value")
 
 
 def _told(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -164,6 +180,31 @@ def test_a_version_is_exported_merged_or_as_its_adapter(lab: _Lab, tmp_path: Pat
     assert {"adapter_config.json", "adapter_model.safetensors"} == {
         path.name for path in (tmp_path / "alone").iterdir()
     }
+
+
+def test_what_a_run_learns_is_told_line_by_line(
+    lab: _Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sealed batch and an operator's order, each once, by time."""
+    _mia("promote", "r", "2", "--reason", "it plans better")
+    capsys.readouterr()
+    _mia("r", "--once", command="learn")
+    sealed, ordered = _told(capsys)
+    assert ("planner@v1", "promoted", ["better"]) == (
+        sealed["candidate"], sealed["training"], sealed["reasons"],
+    )  # fmt: skip
+    assert ("planner@v2", "planner@v1", "operator") == (
+        ordered["policy"], ordered["previous"], ordered["by"],
+    )  # fmt: skip
+
+
+def test_the_learning_curve_is_written_to_a_file(lab: _Lab, tmp_path: Path) -> None:
+    """A picture alone, or a page; another kind of file is refused."""
+    for name in ("curve.svg", "curve.html"):
+        _mia("r", "--plot", str(tmp_path / name), command="learn")
+        assert "planner@v1" in (tmp_path / name).read_text()
+    with pytest.raises(Refused, match="neither"):
+        _mia("r", "--plot", str(tmp_path / "curve.png"), command="learn")
 
 
 async def test_a_server_is_brought_level_with_the_registry_in_postgres(lab: _Lab) -> None:
