@@ -141,6 +141,11 @@ def _check_serving(manifest: Manifest, serving: ServingSettings) -> None:
             f" servers have room for {serving.max_loras}",
             "Choose a smaller --lag, or start servers with more and set serving.max_loras.",
         )
+    if not manifest.hyper.lora_rank:
+        raise Refused(
+            "a run that trains all weights could not serve them: servers take adapters",
+            "Choose a --lora-rank of 1 or more.",
+        )
     if manifest.hyper.lora_rank > serving.max_lora_rank:
         raise Refused(
             f"adapters of rank {manifest.hyper.lora_rank} do not fit servers that take"

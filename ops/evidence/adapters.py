@@ -1,8 +1,6 @@
 """Adapters with random weights, packed as a trainer packs its own: versions without a trainer."""
 
-import io
 import json
-import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +8,10 @@ from typing import Final
 
 import numpy as np
 
+from consumers.train.packing import pack
 from ops.serving.weights import Array, write_weights
 
-__all__ = ["lora_config", "packed", "random_adapter", "safetensors", "shapes_of"]
+__all__ = ["lora_config", "random_adapter", "safetensors", "shapes_of"]
 
 #: Of a small model for tests: one layer's projection.
 TINY: Final = {"self_attn.q_proj": (4, 4)}
@@ -52,7 +51,7 @@ def random_adapter(
             for part, shape in (("lora_A", (rank, into)), ("lora_B", (out, rank))):
                 noise = chance.standard_normal(shape).astype(np.float32)
                 tensors[f"{at}.{part}.weight"] = noise * np.float32(scale)
-    return packed(
+    return pack(
         {
             "adapter_config.json": lora_config(rank, 2 * rank, [n.split(".")[1] for n in shapes]),
             "adapter_model.safetensors": safetensors(tensors),
@@ -83,14 +82,3 @@ def lora_config(rank: int, alpha: int, modules: Sequence[str]) -> bytes:
             "inference_mode": True,
         }
     ).encode()
-
-
-def packed(files: Mapping[str, bytes]) -> bytes:
-    """Return files as one archive, the same bytes for the same files."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name in sorted(files):
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(files[name]), 0o644
-            archive.addfile(member, io.BytesIO(files[name]))
-    return out.getvalue()

@@ -1,24 +1,22 @@
 """Adapters as servers read them: folders made from artifacts, one for each version, for good."""
 
 import asyncio
-import io
 import os
 import shutil
-import tarfile
 import tempfile
 import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+from consumers.train.packing import unpack
 from mia_events.learning.versions import is_served_name
 from storage.ports import Artifacts
 
-__all__ = ["AdapterFolders", "Damaged", "unpack"]
+__all__ = ["AdapterFolders", "Damaged", "unpack_adapter"]
 
 #: What an adapter is made of, as PEFT and vLLM name it.
 FILES: Final = frozenset({"adapter_config.json", "adapter_model.safetensors"})
-_MOST_BYTES: Final = 1 << 34
 
 
 class Damaged(ValueError):
@@ -46,7 +44,7 @@ class AdapterFolders:
         target = self._folder / name
         if not target.exists():
             data = await self._artifacts.get(adapter_sha256)
-            await asyncio.to_thread(unpack, data, target)
+            await asyncio.to_thread(unpack_adapter, data, target)
         return target
 
     def forget(self, keep: Collection[str], *, idle_s: float) -> list[str]:
@@ -65,16 +63,16 @@ class AdapterFolders:
         return sorted(path.name for path in old)
 
 
-def unpack(data: bytes, target: Path) -> None:
+def unpack_adapter(data: bytes, target: Path) -> None:
     """Write the files of a packed adapter to the folder `target`, which appears when all are there.
 
     Raises:
-        Damaged: `data` is no archive of exactly an adapter's files.
+        Damaged: `data` is no artifact of exactly an adapter's files.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target.parent))
     try:
-        for name, content in _members(data).items():
+        for name, content in _files(data).items():
             _write(draft / name, content)
         draft.chmod(0o755)
         try:
@@ -86,19 +84,13 @@ def unpack(data: bytes, target: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _members(data: bytes) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+def _files(data: bytes) -> dict[str, bytes]:
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            for member in archive:
-                content = archive.extractfile(member) if member.isfile() else None
-                if content is None or member.name not in FILES or member.size > _MOST_BYTES:
-                    raise Damaged(f"an adapter has no {member.name!r}")
-                found[member.name] = content.read()
-    except tarfile.TarError as error:
-        raise Damaged(f"an adapter is a tar archive: {error}") from error
-    if missing := sorted(FILES - found.keys()):
-        raise Damaged(f"an adapter without {missing[0]}")
+        found = unpack(data)
+    except ValueError as error:
+        raise Damaged(str(error)) from error
+    if odd := sorted(found.keys() ^ FILES):
+        raise Damaged(f"it is no adapter: {odd[0]} is {'odd' if odd[0] in found else 'missing'}")
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.serving.adapters import unpack
+from ops.serving.adapters import unpack_adapter
 from ops.serving.replica import Declined, Replica
 
 __all__ = ["ReplicaSuite"]
@@ -27,7 +27,7 @@ class ReplicaSuite:
     ) -> None:
         """Before it is loaded nobody answers for it; then it does; after an unload it does not."""
         name = "planner@v1-00000000000a"
-        unpack(adapter, tmp_path / name)
+        unpack_adapter(adapter, tmp_path / name)
         assert await answer(name) is None
         await replica.load(name, tmp_path / name)
         assert name in await replica.present()
@@ -41,7 +41,7 @@ class ReplicaSuite:
     ) -> None:
         """Two reconcilers may do the same: neither is told of a fault."""
         name = "planner@v2-00000000000a"
-        unpack(adapter, tmp_path / name)
+        unpack_adapter(adapter, tmp_path / name)
         await replica.load(name, tmp_path / name)
         await replica.load(name, tmp_path / name)
         await replica.unload(name)
@@ -58,7 +58,7 @@ class ReplicaSuite:
         """A rollout keeps its version while the next one is there already."""
         names = [f"planner@v{number}-00000000000a" for number in (3, 4)]
         for name in names:
-            unpack(adapter, tmp_path / name)
+            unpack_adapter(adapter, tmp_path / name)
             await replica.load(name, tmp_path / name)
         assert names == [await answer(name) for name in names]
         for name in names:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.evidence.adapters import packed, random_adapter
-from ops.serving.adapters import AdapterFolders, Damaged, unpack
+from consumers.train.packing import pack
+from ops.evidence.adapters import random_adapter
+from ops.serving.adapters import FILES, AdapterFolders, Damaged, unpack_adapter
 from tests.support.registry import MemoryArtifacts
 
 _NAME = "planner@v1-0123456789ab"
@@ -38,16 +39,16 @@ async def test_an_artifact_that_is_gone_leaves_no_folder(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "data, says",
     [
-        (b"no archive at all", "tar archive"),
-        (packed({"adapter_config.json": b"{}"}), "without adapter_model.safetensors"),
-        (packed({"../adapter_config.json": b"{}"}), "no '../adapter_config.json'"),
-        (packed({"adapter_config.json": b"{}", "run.py": b""}), "no 'run.py'"),
+        (b"no archive at all", "no tar"),
+        (pack({"adapter_config.json": b"{}"}), "adapter_model.safetensors is missing"),
+        (pack({"../adapter_config.json": b"{}"}), "only plain files"),
+        (pack(dict.fromkeys((*FILES, "run.py"), b"")), "run.py is odd"),
     ],
 )
-def test_nothing_but_an_adapter_is_unpacked(tmp_path: Path, data: bytes, says: str) -> None:
+def test_nothing_but_an_adapter_is_unpack(tmp_path: Path, data: bytes, says: str) -> None:
     """An artifact is bytes from elsewhere: no file is written that an adapter does not have."""
     with pytest.raises(Damaged, match=says):
-        unpack(data, tmp_path / "in" / _NAME)
+        unpack_adapter(data, tmp_path / "in" / _NAME)
     assert [] == _names(tmp_path / "in")
     assert ["in"] == _names(tmp_path)
 
@@ -55,9 +56,9 @@ def test_nothing_but_an_adapter_is_unpacked(tmp_path: Path, data: bytes, says: s
 def test_two_at_once_make_one_folder(tmp_path: Path) -> None:
     """The second finds the first one's files and leaves nothing behind."""
     data = random_adapter(1)
-    unpack(data, tmp_path / _NAME)
+    unpack_adapter(data, tmp_path / _NAME)
     before = (tmp_path / _NAME / "adapter_config.json").stat().st_ino
-    unpack(data, tmp_path / _NAME)
+    unpack_adapter(data, tmp_path / _NAME)
     assert before == (tmp_path / _NAME / "adapter_config.json").stat().st_ino
     assert [_NAME] == _names(tmp_path)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from consumers.train.packing import pack
 from ops.errors import Refused
-from ops.evidence.adapters import lora_config, packed, random_adapter, safetensors
-from ops.serving.adapters import unpack
+from ops.evidence.adapters import lora_config, random_adapter, safetensors
+from ops.serving.adapters import unpack_adapter
 from ops.serving.checkpoint import export_merged
 from ops.serving.compare import differences, weights_apart
 from ops.serving.lora import Adapter, distance
@@ -36,7 +37,7 @@ def _base(folder: Path) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.flo
 
 
 def _adapter(folder: Path, seed: int = 1) -> Path:
-    unpack(random_adapter(seed, rank=2), folder)
+    unpack_adapter(random_adapter(seed, rank=2), folder)
     return folder
 
 
@@ -69,7 +70,7 @@ def test_the_base_alone_is_exported_as_it_is(tmp_path: Path) -> None:
 def test_an_adapter_of_another_model_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     """Half a checkpoint would be taken for one."""
     _base(tmp_path / "base")
-    unpack(random_adapter(1, layers=2), tmp_path / "two")
+    unpack_adapter(random_adapter(1, layers=2), tmp_path / "two")
     with pytest.raises(Refused, match=r"no model\.layers\.1\.self_attn"):
         export_merged(tmp_path / "base", tmp_path / "two", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -90,7 +91,7 @@ def test_an_adapter_that_is_more_than_lora_is_refused(tmp_path: Path) -> None:
         "adapter_config.json": json.dumps(config).encode(),
         "adapter_model.safetensors": safetensors({}),
     }
-    unpack(packed(files), tmp_path / "dora")
+    unpack_adapter(pack(files), tmp_path / "dora")
     with pytest.raises(ValueError, match="no plain LoRA"):
         Adapter(tmp_path / "dora")
 

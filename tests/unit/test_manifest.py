@@ -86,6 +86,8 @@ def test_a_run_that_trains_fits_the_servers_of_the_planner() -> None:
         manifest_of(here, train=True, lag=2, **wide)
     with pytest.raises(Refused, match=r"rank 32.*serving\.max_lora_rank"):
         manifest_of(here, train=True, hyper={"lora_rank": 32}, **wide)
+    with pytest.raises(Refused, match="servers take adapters"):
+        manifest_of(here, train=True, hyper={"lora_rank": 0}, **wide)
 
 
 def test_roles_use_the_embedded_servers_or_their_own_endpoint() -> None:

@@ -97,7 +97,7 @@ async def test_a_version_that_cannot_be_made_stops_no_other_and_is_not_tried_at_
     assert [{good}] * 2 == lab.served()
     problem = level.replicas[0].problem
     assert f"{lost}: no artifact" in problem
-    assert f"{broken}: an adapter is a tar archive" in problem
+    assert f"{broken}: a version's artifact is no tar" in problem
     again = await lab.reconciler.once()
     assert f"{lost}: tried again later" in again.replicas[0].problem
 
