@@ -25,6 +25,7 @@ from ops.audit.rebuilt import check_rebuilt
 from ops.audit.report import CannotAudit, OpenQuestion, Report, RunReport
 from ops.audit.streams import check_streams
 from ops.audit.topics import AUDITED, LedgerSide, TopicCount, check_facts, check_records, strangers
+from ops.audit.versions import check_versions
 from storage.postgres.audit import AuditReader, EventRow, History, RunRow
 from storage.postgres.pool import Unavailable
 
@@ -92,6 +93,7 @@ def check_book(book: Book, findings: Findings, *, closed: bool = False) -> None:
     check_effects(book, findings)
     check_learned(book, findings)
     check_rebuilt(book, findings)
+    check_versions(book, findings)
 
 
 def judge_topics(

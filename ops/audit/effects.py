@@ -15,8 +15,13 @@ from schemas import events as ev
 from storage.postgres.audit import EffectRow
 
 _memories: Final = msgspec.json.Decoder(Memories)
-#: Commands whose handler first reads what can no longer change: that has an ordinal, but no record.
-_READS_FIRST: Final = frozenset({"question.planned", "question.graded", "learner.batch_ready"})
+#: Which request of a command's handler reads what can no longer change: that has no record.
+_READS: Final = {
+    "question.planned": 0,
+    "question.graded": 0,
+    "learner.batch_ready": 0,
+    "learner.merged": 1,
+}
 
 
 def check_effects(book: Book, findings: Findings) -> None:
@@ -45,8 +50,8 @@ def check_effects(book: Book, findings: Findings) -> None:
 def _ordinals(book: Book, entry: Entry, effects: list[EffectRow], findings: Findings) -> None:
     numbers = [effect.ordinal for effect in effects]
     twice = len(numbers) != len(set(numbers))
-    first = 1 if entry.row.type in _READS_FIRST else 0
-    if twice or (_completed(book, entry) and not _plain(numbers, first)):
+    read = _READS.get(entry.row.type)
+    if twice or (_completed(book, entry) and not _plain(numbers, read)):
         findings.add(
             Check.EFFECT,
             f"{entry.where}: has the effects {numbers}",
@@ -55,8 +60,9 @@ def _ordinals(book: Book, entry: Entry, effects: list[EffectRow], findings: Find
         )
 
 
-def _plain(numbers: list[int], first: int) -> bool:
-    return numbers == list(range(first, first + len(numbers)))
+def _plain(numbers: list[int], read: int | None) -> bool:
+    recorded = [number for number in range(len(numbers) + 1) if number != read]
+    return numbers == recorded[: len(numbers)]
 
 
 def _completed(book: Book, entry: Entry) -> bool:

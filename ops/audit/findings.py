@@ -38,6 +38,7 @@ class Check(StrEnum):
     GENERATION = "generation"  #: batches are pinned as their lag says and sealed in order
     RECALL = "recall"  #: no retrieval saw a memory newer than its batch's generation
     MEMORY = "memory"  #: memories and credits come from the events that they name
+    VERSION = "version"  #: planner versions are what their events made, one chain, of whole groups
     EFFECT = "effect"  #: effects belong to commands, without gaps
     SEALED = "sealed"  #: what follows a label is sealed
     RECORD = "record"  #: every record of our topics is an event of the ledger

@@ -47,6 +47,7 @@ class RunRow(_Row, frozen=True):
     accepted: int
     opened: int
     ended: int
+    policy: str = "base"
 
 
 class EventRow(_Row, frozen=True):
@@ -193,6 +194,27 @@ class WriteRow(_Row, frozen=True):
     body: bytes | None = None
 
 
+class VersionRow(_Row, frozen=True):
+    """A registered planner version."""
+
+    number: int
+    name: str
+    parent: str
+    batch: int
+    state: str
+    adapter_sha: bytes
+    optimizer_sha: bytes
+    data_sha: bytes
+    event_id: UUID
+
+
+class GroupRow(_Row, frozen=True):
+    """A group that a batch used up."""
+
+    question: UUID
+    batch: int
+
+
 class CreditRow(_Row, frozen=True):
     """One question's credit for a memory."""
 
@@ -220,6 +242,8 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     memories: tuple[MemoryRow, ...] = ()
     credits: tuple[CreditRow, ...] = ()
     writes: tuple[WriteRow, ...] = ()
+    versions: tuple[VersionRow, ...] = ()
+    groups: tuple[GroupRow, ...] = ()
     gold: tuple[GoldRow, ...] = ()
 
 
@@ -283,6 +307,8 @@ class AuditReader:
             memories=await self._rows("memories", MemoryRow, run.scope),
             credits=await self._rows("credits", CreditRow, run.scope),
             writes=await self._rows("writes", WriteRow, run.scope, number),
+            versions=await self._rows("versions", VersionRow, number),
+            groups=await self._rows("groups", GroupRow, number),
             gold=await self._rows("gold", GoldRow, number) if labels else (),
         )
 
@@ -314,6 +340,7 @@ __all__ = [
     "EffectRow",
     "EventRow",
     "GoldRow",
+    "GroupRow",
     "History",
     "LabelRow",
     "LetterRow",
@@ -321,5 +348,6 @@ __all__ = [
     "QuestionRow",
     "RolloutRow",
     "RunRow",
+    "VersionRow",
     "WriteRow",
 ]

@@ -1,7 +1,7 @@
 -- name: runs
 -- Every run, with the counters that an audit compares.
 SELECT run_no, id, name, scope, mode, state, rollouts, batch_size, lag, version, head, sealed_gen, accepted, opened,
-       ended
+       ended, policy
 FROM run ORDER BY run_no
 
 -- name: events
@@ -69,6 +69,15 @@ FROM memory WHERE scope = $1 ORDER BY dedupe_key, version
 -- name: credits
 -- The credits of a scope's memories.
 SELECT memory, question, gen, won FROM memory_credit WHERE memory IN (SELECT m.id FROM memory AS m WHERE m.scope = $1)
+
+-- name: versions
+-- A run's planner versions, oldest first.
+SELECT number, name, parent, batch, state, adapter_sha, optimizer_sha, data_sha, event_id FROM policy
+WHERE run_no = $1 ORDER BY number
+
+-- name: groups
+-- The groups that a run's batches used up.
+SELECT question, batch FROM train_group WHERE run_no = $1
 
 -- name: topics
 -- When each topic was last made.
