@@ -141,7 +141,9 @@ class TrainingSettings(_Section, frozen=True):
 
     `folder` is the train environment (empty: `.venv-train` of the checkout), `model` the folder of
     the base model's weights (empty: those that the embedded vLLM serves). `threads` 0 is all of
-    them; several `processes` share an update. `hyper` is what runs take unless told otherwise.
+    them; several `processes` share an update; `token_budget` is how many tokens go through the
+    model at once (0: as many as the longest row has). `hyper` is what runs take unless told
+    otherwise.
     """
 
     enabled: bool = False
@@ -150,6 +152,7 @@ class TrainingSettings(_Section, frozen=True):
     device: Literal["cpu", "cuda"] = "cpu"
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     processes: Annotated[int, msgspec.Meta(ge=1)] = 1
+    token_budget: Annotated[int, msgspec.Meta(ge=0)] = 0
     timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 3_600.0
     hyper: Hyper = Hyper()
 

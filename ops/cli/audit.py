@@ -5,7 +5,7 @@ import sys
 from itertools import groupby
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -16,12 +16,20 @@ from ops.connect import connections
 from ops.errors import Refused
 from ops.settings import load_settings
 
-__all__ = ["examine", "print_report"]
+__all__ = ["audits", "examine", "print_report"]
+
+audits = App(name="audit", help="Audit a run, or all; or the weights of a run's planner versions.")
+audits.command(
+    "ops.cli.audit_weights:weights",
+    name="weights",
+    help="Make planner versions again from the ledger, and compare them bit by bit.",
+)
 
 _ROLE = "mia_audit"
 _Flag = Parameter(negative="")
 
 
+@audits.default
 def examine(
     run: str = "",
     /,

@@ -53,7 +53,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "retrieval:retrieval",
             "Index and search the passages in retrieval.passages.",
         ),
-        "audit": ("audit:examine", "Audit a run, or all."),
+        "audit": ("audit:audits", "Audit a run, or all."),
         "replay": ("replay:again", "Take every step of a run again from what was recorded."),
         "archive": ("archive:archive", "Write a finished run to files with their checksums."),
         "purge": ("archive:purge", "Remove a finished run from the database."),

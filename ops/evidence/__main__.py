@@ -26,6 +26,7 @@ _BY_THEMSELVES: Final = {
     "core-9": "ops.evidence.core9",
     "main-1": "ops.evidence.main1",
     "learn-5": "ops.evidence.learn5",
+    "learn-7": "ops.evidence.learn7",
     "main-2": "ops.evidence.main2",
     "main-4": "ops.evidence.main4",
     "main-6": "ops.evidence.main6",

@@ -38,6 +38,7 @@ class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     processes: int
     timeout_s: float
+    token_budget: int = 0
 
     def trainer(self, artifacts: Artifacts) -> EngineTrainer:
         """Return the trainer."""
@@ -48,6 +49,7 @@ class TrainerConfig(msgspec.Struct, frozen=True, kw_only=True):
             folder=Path(self.folder),
             device="cuda" if self.device == "cuda" else "cpu",
             threads=self.threads,
+            token_budget=self.token_budget,
         )
         return EngineTrainer(machine, artifacts)
 
@@ -87,6 +89,7 @@ def trainer_config(settings: Settings) -> TrainerConfig:
         threads=training.threads or os.cpu_count() or 1,
         processes=training.processes,
         timeout_s=training.timeout_s,
+        token_budget=training.token_budget,
     )
 
 
