@@ -59,13 +59,33 @@ _envelope_decoder = msgspec.json.Decoder(Envelope)
 _header_decoder = msgspec.json.Decoder(_Header)
 _tag_decoder = msgspec.json.Decoder(_Tag)
 _encoder = msgspec.json.Encoder()
+#: Fields whose default is a word, by type of event.
+_WORDS: Final[dict[type[Event], tuple[tuple[str, str], ...]]] = {
+    event: words
+    for event in EVENT_TYPES.values()
+    if (
+        words := tuple(
+            (field.name, field.default)
+            for field in msgspec.structs.fields(event)
+            if isinstance(field.default, str) and field.default
+        )
+    )
+}
 #: Whatever the decoder raises on bytes from a stranger: the last two for bytes that are no UTF-8
 #: and for nesting deeper than the interpreter's stack.
 _FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def encode_payload(payload: Event) -> bytes:
-    """The bytes that the ledger stores, hashes and publishes for `payload`."""
+    """The bytes that the ledger stores, hashes and publishes for `payload`.
+
+    Equal payloads have equal bytes. The library leaves a default out only if it is the very object,
+    which a text that was read from somewhere never is.
+    """
+    for name, default in _WORDS.get(type(payload), ()):
+        value = getattr(payload, name)
+        if value is not default and value == default:
+            payload = msgspec.structs.replace(payload, **{name: default})
     return _encoder.encode(payload)
 
 

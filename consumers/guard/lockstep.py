@@ -3,55 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from mia_events.effect_codec import request_sha
-from mia_events.effects import AnyEffect, Embed, ReadLabel, Recall, Together, Wanted
+from mia_events.effects import AnyEffect, Together, Wanted
 
 T = TypeVar("T")
-#: Effects that only look: the same one asked for by several in a round is performed once.
-_SHARED: Final = (Embed, Recall, ReadLabel)
 
 
 def lockstep(plans: Sequence[Generator[Wanted, Any, T]]) -> Generator[Wanted, Any, tuple[T, ...]]:
-    """What each plan returns, in their order; rounds follow from the replies alone."""
+    """What each plan returns, in their order; rounds follow from the replies alone.
+
+    Equal requests are one effect, whoever makes them and when: plans that have done the same so far
+    go on alike, so that a comparison shows what differs and no chance.
+    """
     done: dict[int, T] = {}
+    known: dict[bytes, Any] = {}
     wanted = {place: _next(plan, None, place, done) for place, plan in enumerate(plans)}
     while waiting := {place: want for place, want in wanted.items() if want is not None}:
-        round_ = _Round(waiting)
-        replies = yield Together(round_.effects)
+        new = {sha: one for want in waiting.values() for sha, one in _members(want)}
+        new = {sha: one for sha, one in new.items() if sha not in known}
+        if new:
+            replies = yield Together(tuple(new.values()))
+            known.update(zip(new, replies, strict=True))
         wanted = {
-            place: _next(plans[place], round_.reply(place, replies), place, done)
-            for place in waiting
+            place: _next(plans[place], _reply(want, known), place, done)
+            for place, want in waiting.items()
         }
     return tuple(done[place] for place in range(len(plans)))
 
 
-class _Round:
-    """The effects of a round without repeats, and whose they are."""
+def _members(want: Wanted) -> list[tuple[bytes, AnyEffect]]:
+    effects = want.effects if isinstance(want, Together) else (want,)
+    return [(request_sha(effect), effect) for effect in effects]
 
-    def __init__(self, waiting: dict[int, Wanted]) -> None:
-        self._places: dict[int, tuple[int, ...]] = {}
-        self._grouped = {place for place, want in waiting.items() if isinstance(want, Together)}
-        self._known: dict[bytes, int] = {}
-        found: list[AnyEffect] = []
-        for place, want in waiting.items():
-            members = want.effects if isinstance(want, Together) else (want,)
-            self._places[place] = tuple(self._place(effect, found) for effect in members)
-        self.effects = tuple(found)
 
-    def reply(self, place: int, replies: Sequence[Any]) -> object:
-        """What the plan at `place` waits for."""
-        own = tuple(replies[index] for index in self._places[place])
-        return own if place in self._grouped else own[0]
-
-    def _place(self, effect: AnyEffect, found: list[AnyEffect]) -> int:
-        index = len(found)
-        if isinstance(effect, _SHARED):
-            index = self._known.setdefault(request_sha(effect), index)
-        if index == len(found):
-            found.append(effect)
-        return index
+def _reply(want: Wanted, known: dict[bytes, Any]) -> object:
+    replies = tuple(known[sha] for sha, _ in _members(want))
+    return replies if isinstance(want, Together) else replies[0]
 
 
 def _next(

@@ -22,6 +22,7 @@ from schemas.events import (
 )
 
 _DETAIL_CHARACTERS = 500
+_SECRETIVE = frozenset({"judging", "guarding"})
 
 
 def fail_question(task: Task, reason: FailureReason, detail: str = "") -> Step:
@@ -60,9 +61,9 @@ def _reason(error: BaseException) -> FailureReason:
 
 
 def _detail(task: Task, error: BaseException) -> str:
-    # While a rollout is judged, a message may hold what only the judge may see.
+    # Where labels are read, a message may hold what only the judge may see.
     name = type(error).__name__
-    detail = name if task.status == "judging" else f"{name}: {error}"
+    detail = name if task.status in _SECRETIVE else f"{name}: {error}"
     return clip(clean(detail), _DETAIL_CHARACTERS)
 
 

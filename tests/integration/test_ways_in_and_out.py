@@ -229,6 +229,37 @@ def test_a_label_by_http_is_sealed(mia: Mia, http: Http) -> None:
     assert 404 == http("POST", "/labels", {"question": str(uuid.uuid4()), "label": "x"})[0]
 
 
+def _judgement(mia: Mia, question: str) -> dict[str, Any]:
+    """What the judge said of a question's attempt, or nothing yet."""
+    told = _lines(_run(mia, "events", "show", question))
+    return next((one["data"] for one in told if one["type"] == "rollout.judged"), {})
+
+
+def test_an_answer_comes_before_its_label_and_the_label_still_counts(mia: Mia, http: Http) -> None:
+    """The question is answered while its attempt waits; sealed, the label is used at once."""
+    _run(mia, "run", "create", "patient", "--label-wait", "3600")
+    asked = {"question": "Which river is told of later?", "run": "patient"}
+    question = http("POST", "/questions", asked)[1]["id"]
+    _until(lambda: http("GET", f"/questions/{question}")[1]["status"] == "answered")
+    time.sleep(3.0)
+    assert {} == _judgement(mia, question)
+    assert 202 == http("POST", "/labels", {"question": question, "label": "Elbe"})[0]
+    _until(lambda: _judgement(mia, question) != {})
+    assert "label" == _judgement(mia, question)["basis"]
+    _until(lambda: http("GET", f"/questions/{question}")[1]["ended"])
+
+
+def test_a_label_that_never_comes_is_waited_for_and_then_done_without(mia: Mia, http: Http) -> None:
+    """Reviewers stand in, as the run says."""
+    _run(
+        mia, "run", "create", "hasty", "--label-wait", "2", "--label-missing", "unsupervised"
+    )  # fmt: skip
+    asked = {"question": "Which river is never told?", "run": "hasty"}
+    question = http("POST", "/questions", asked)[1]["id"]
+    _until(lambda: _judgement(mia, question) != {})
+    assert "review" == _judgement(mia, question)["basis"]
+
+
 def _events(http: Http, path: str, most: int = 1_000, **headers: str) -> list[dict[str, str]]:
     """Read up to `most` events of a stream, then hang up."""
     found: list[dict[str, str]] = []

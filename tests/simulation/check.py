@@ -111,7 +111,7 @@ def _versions_are_whole(db: Database) -> Iterator[str]:
     if told != kept:
         yield f"events tell of versions {told}, registered are {kept}"
     promoted = [event.candidate for event in sealed if event.training == "promoted"]
-    if promoted != [row.name for row in rows if row.state == "promoted"]:
+    if promoted != [row.name for row in rows if row.state in {"promoted", "rolled_back"}]:
         yield f"{promoted} were promoted, registered are {[(r.name, r.state) for r in rows]}"
     serving = {event.generation: event.policy for event in sealed}
     for batch in db.batches.values():

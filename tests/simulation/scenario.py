@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from consumers import prompts
+from mia_events.learning.guard import Anchor, GuardRules
 from mia_events.learning.job import Hyper
 from mia_events.steps import Manifest, ModelChoice
 from tests.simulation.chance import CALM, Faults
@@ -37,6 +38,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     judge: str = "supervised"
     executor_grammar: str = "json"
     train: bool = False  #: batches become planner versions, by a scripted trainer
+    anchors: int = 0  #: held-back questions on which versions are compared before they serve
     deadly_rate: float = 0.0  #: executor turns that end the process that handles them, always
     faults: Faults = CALM
 
@@ -73,6 +75,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @staticmethod
+    def guarded(seed: int, lag: int) -> "Scenario":
+        """As drawn for training; new versions are tried on two anchors first."""
+        return msgspec.structs.replace(Scenario.training(seed, lag), anchors=2)
+
+    @staticmethod
     def hurried(seed: int) -> "Scenario":
         """As drawn, but the outcome depends on time and chance.
 
@@ -94,6 +101,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return (
             self.seed, self.mode, self.questions, self.rollouts, self.batch_size, self.lag,
             self.deadline_s, self.judge, self.executor_grammar, self.train,
+            self.anchors,
         )  # fmt: skip
 
     def manifest(self) -> Manifest:
@@ -109,6 +117,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             deterministic=True,
             train=self.train,
             hyper=Hyper(row_tokens=8_192),
+            guard="anchors" if self.anchors else "off",
+            guard_rules=GuardRules(margin=0.3),
+            anchors=tuple(
+                Anchor(source="held", row=str(row), text=f"Which lake is held back {row}?")
+                for row in range(self.anchors)
+            ),
             prompts=_PROMPTS,
             roles={role: ModelChoice(model=f"{role}-model") for role in _ROLES},
             max_turns=3,

@@ -15,6 +15,7 @@ from unittest import mock
 import msgspec
 import structlog
 
+from consumers.guard import anchor_id
 from consumers.plan.preempt import dead_letter_step, fail_question
 from consumers.runner.admit import Admission
 from consumers.runner.context import Context
@@ -187,6 +188,10 @@ class _Simulation:
         """Publish the questions, seal their labels, close the run once all are in."""
         run = self._db.runs[1]
         labels = InMemoryLabels(self._db)
+        view = (await InMemoryLedger(self._db).run_named(RUN))[0]
+        for anchor in view.manifest.anchors:
+            name = anchor_id(view, anchor)
+            await labels.seal(1, name, gold_for(anchor.text), source="anchor")
         random = chance.Random(f"questions {self._scenario.seed}")
         for row in range(self._scenario.questions):
             text = f"Which {random.choice(_SUBJECTS)} is near the {random.choice(_SUBJECTS)} {row}?"

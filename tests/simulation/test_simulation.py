@@ -35,6 +35,23 @@ def test_a_disturbed_run_trains_the_same_versions(first: int, lag: int) -> None:
 
 
 @pytest.mark.parametrize("lag", [0, 1])
+def test_a_disturbed_run_guards_as_an_undisturbed_one(lag: int) -> None:
+    """Trials are effects of one step: crashes in the middle of them change no decision."""
+    scenarios = [Scenario.guarded(seed, lag) for seed in range(4)]
+    found = [judge_scenario(scenario).findings for scenario in scenarios]
+    assert [()] * len(scenarios) == found
+
+
+def test_simulated_guards_promote_some_versions_and_hold_others_back() -> None:
+    """The check above has both kinds of decision to compare."""
+    states = set()
+    for seed in range(6):
+        scenario = msgspec.structs.replace(Scenario.guarded(seed, 0), faults=CALM)
+        states |= {row.state for row in simulate(scenario).db.policies.values()}
+    assert {"promoted", "held_back"} <= states
+
+
+@pytest.mark.parametrize("lag", [0, 1])
 def test_versions_are_children_of_the_one_that_served(lag: int) -> None:
     """The check above has something to compare: several versions in a chain, used by rollouts.
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.generate.golden import golden_sample
+from ops.generate.golden import golden_payload, golden_sample
 from ops.generate.outputs import ROOT, missing_samples
 from schemas.envelope import (
     Envelope,
@@ -86,6 +86,20 @@ def test_a_new_sample_has_every_field(type_: str) -> None:
     record = json.loads(golden_sample(type_))
     assert set(EVENT_TYPES[type_].__struct_encode_fields__) | {"type"} == set(record["data"])
     assert set(Envelope.__struct_encode_fields__) - {"schema_version"} == set(record)
+
+
+@pytest.mark.parametrize("type_", sorted(EVENT_TYPES))
+def test_equal_payloads_have_equal_bytes(type_: str) -> None:
+    """Whether a default was left to itself, given, or read from somewhere."""
+    default = {
+        field.name: field.default
+        for field in msgspec.structs.fields(EVENT_TYPES[type_])
+        if isinstance(field.default, str)
+    }
+    plain = msgspec.structs.replace(golden_payload(type_), **default)
+    read = {name: "".join(list(value)) for name, value in default.items()}
+    assert encode_payload(plain) == encode_payload(msgspec.structs.replace(plain, **read))
+    assert encode_payload(plain) == encode_payload(decode_payload(encode_payload(plain)))
 
 
 def test_an_existing_sample_is_never_written_again(tmp_path: Path) -> None:
