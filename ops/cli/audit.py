@@ -18,7 +18,14 @@ from ops.settings import load_settings
 
 __all__ = ["audits", "examine", "print_report"]
 
-audits = App(name="audit", help="Audit a run, or all; or the weights of a run's planner versions.")
+audits = App(
+    name="audit",
+    help=(
+        "Audit a run, or all: every question ended once, every step once, chains, joins, topics;"
+        " or the weights of planner versions.\n\n"
+        "Exit status 0: clean; 1: faults; 2: it cannot be told."
+    ),
+)
 audits.command(
     "ops.cli.audit_weights:weights",
     name="weights",
@@ -40,9 +47,7 @@ def examine(
     show: int = 5,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Audit a run, or all: every question ended once, every step once, chains, joins, topics.
-
-    Exit status 0: clean; 1: faults; 2: it cannot be told.
+    """Audit a run, or all.
 
     Args:
         run: The run's name; all runs without one.

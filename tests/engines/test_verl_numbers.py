@@ -28,8 +28,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_llama(tmp_path_factory.mktemp("numbers") / "model")
 
 
-def _compared(folder: Path, model: Path, job: TrainJob) -> Comparison:
-    trainer = updates.trainer(folder, model, keep=True)
+def _compared(folder: Path, model: Path, job: TrainJob, processes: int = 1) -> Comparison:
+    trainer = updates.trainer(folder, model, keep=True, processes=processes)
     asyncio.run(trainer.train(job))
     (left,) = (folder / "jobs").iterdir()
     return compared(updates.python(), left)
@@ -64,3 +64,9 @@ def test_a_second_version_goes_on_where_the_first_was(model: Path, tmp_path: Pat
     trained = asyncio.run(updates.trainer(tmp_path, model).train(updates.job(_hyper(lr=1e-2))))
     work = updates.next_job(trained, _hyper(kl=0.5))
     _assert_equal(_compared(tmp_path, model, work), tensors=28)
+
+
+def test_two_processes_share_an_update(model: Path, tmp_path: Path) -> None:
+    """Seven rows, so that one of the two gets a row that counts for nothing."""
+    work = msgspec.structs.replace(updates.job(_hyper()), rows=updates.rows(1)[:7])
+    _assert_equal(_compared(tmp_path, model, work, processes=2), tensors=14)
