@@ -1,7 +1,7 @@
 """`mia report`: a run summed up, as tables or as JSON."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -12,6 +12,7 @@ from rich.table import Table
 from ops.cli.connected import connected, run_named, waiting_for
 from ops.cli.stack_view import console
 from ops.defaults import DEFAULT_RUN
+from ops.learning.lessons import TYPES, Lesson
 from ops.report import Figures, figures_of
 from storage.postgres.summary import PostgresSummary
 
@@ -45,7 +46,7 @@ def report(
 async def _report(name: str) -> Figures:
     async with connected("mia_audit") as at:
         view, _ = await run_named(at.ledger, name)
-        return figures_of(await PostgresSummary(at.ledger.pool).counts(view))
+        return figures_of(await PostgresSummary(at.ledger.pool).counts(view, learning=TYPES))
 
 
 def print_figures(figures: Figures) -> None:
@@ -80,6 +81,7 @@ def print_figures(figures: Figures) -> None:
     )
     say(f"written by generation: {_generations(memory.by_generation)}")
     say(f"failed attempts: {_in_words(figures.rollout_failures)}")
+    _print_lessons(figures.lessons)
 
 
 def _print_judges(figures: Figures) -> None:
@@ -119,6 +121,26 @@ def _print_stages(figures: Figures) -> None:
     _print_table(headings, rows)
 
 
+def _print_lessons(lessons: Sequence[Lesson]) -> None:
+    """What came of each batch; The other parts of a reward are in the JSON."""
+    headings = ("batch", "by", "groups", "rows", "reward", "final", "age", "version", "decision")
+    rows = (
+        (
+            str(lesson.number),
+            lesson.policy,
+            _whole(lesson.groups),
+            _whole(lesson.rows),
+            _mean(lesson.reward),
+            _mean(lesson.parts.get("final")),
+            _whole(lesson.stale),
+            lesson.candidate or _NONE,
+            (lesson.training or lesson.phase).replace("_", " "),
+        )
+        for lesson in lessons
+    )
+    _print_table(headings, rows)
+
+
 def _print_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for place, heading in enumerate(headings):
@@ -131,6 +153,14 @@ def _print_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> None
 
 def _percent(share: float | None) -> str:
     return _NONE if share is None else f"{share:.1%}"
+
+
+def _mean(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.3f}"
+
+
+def _whole(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.0f}"
 
 
 def _number(value: float | None) -> str:

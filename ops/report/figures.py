@@ -8,6 +8,8 @@ from uuid import UUID
 import msgspec
 
 from mia_events.scoring import exact_match, token_f1
+from ops.learning.lessons import Lesson, lessons_of
+from schemas.envelope import decode_payload
 from storage.postgres.summary import Counts
 
 __all__ = ["Figures", "Judged", "Memory", "Questions", "Scores", "Spent", "StageTime", "figures_of"]
@@ -87,7 +89,10 @@ class Memory(_Part, frozen=True):
 
 
 class Figures(_Part, frozen=True):
-    """A run summed up. Latencies are seconds from acceptance: to the answer, and to the end."""
+    """A run summed up. Latencies are seconds from acceptance: to the answer, and to the end.
+
+    `lessons` are the batches of a run that trains.
+    """
 
     run: str
     run_id: UUID
@@ -112,6 +117,7 @@ class Figures(_Part, frozen=True):
     questions_per_hour: float | None
     memory: Memory
     rollout_failures: dict[str, int]
+    lessons: tuple[Lesson, ...] = ()
 
 
 def figures_of(counts: Counts) -> Figures:
@@ -146,7 +152,13 @@ def figures_of(counts: Counts) -> Figures:
         questions_per_hour=_ratio(questions.ended * 3600, span or 0),
         memory=_memory(counts),
         rollout_failures={row["reason"]: row["n"] for row in counts.failures},
+        lessons=_lessons(counts),
     )
+
+
+def _lessons(counts: Counts) -> tuple[Lesson, ...]:
+    events = ((at, decode_payload(body)) for at, body in counts.learning)
+    return tuple(lessons_of(events)[0])
 
 
 def _questions(rows: Iterable[dict[str, Any]]) -> Questions:

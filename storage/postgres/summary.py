@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,6 +11,7 @@ from storage.postgres.pool import answering
 from storage.postgres.sql import queries
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     import asyncpg
@@ -39,6 +41,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     latency: dict[str, Any]
     uses: dict[str, Any]
     answers: list[tuple[str | None, str]]
+    learning: list[tuple[datetime, bytes]] = []
 
 
 class PostgresSummary:
@@ -47,8 +50,10 @@ class PostgresSummary:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def counts(self, run: RunView) -> Counts:
-        """Everything a report is made of, as of one moment."""
+    async def counts(self, run: RunView, *, learning: Sequence[str] = ()) -> Counts:
+        """Everything a report is made of, as of one moment, with the payloads of some events of a
+        run that trains.
+        """
         number = run.run_no
         async with (
             answering(),
@@ -63,6 +68,7 @@ class PostgresSummary:
             (latency,) = await connection.fetch(_Q["latency"], number)
             (uses,) = await connection.fetch(_Q["uses"], number)
             answers = await connection.fetch(_Q["answers"], number)
+            learned = await connection.fetch(_Q["learning"], number, list(learning))
         return Counts(
             run=run.name,
             run_id=run.id,
@@ -71,5 +77,6 @@ class PostgresSummary:
             latency=dict(latency),
             uses=dict(uses),
             answers=[(row["answer"], row["gold"]) for row in answers],
+            learning=[(row["at"], row["body"]) for row in learned],
             **found,
         )

@@ -80,3 +80,10 @@ FROM memory_credit AS c JOIN question AS q ON q.id = c.question WHERE q.run_no =
 -- Rollouts that ended without a grade, by reason.
 SELECT convert_from(e.body, 'UTF8')::jsonb ->> 'reason' AS reason, count(*) AS n FROM event AS e
 WHERE e.run_no = $1 AND e.type = 'rollout.failed' AND e.body IS NOT NULL GROUP BY 1
+
+-- name: learning
+-- What tells of learning ($2: types of events) in a run that trains, in the order of its time.
+SELECT e.at, e.body FROM event AS e
+WHERE e.run_no = $1 AND e.type = ANY ($2) AND e.body IS NOT NULL
+  AND EXISTS (SELECT FROM event AS m WHERE m.run_no = $1 AND m.type = 'learner.merged')
+ORDER BY e.at, e.seq

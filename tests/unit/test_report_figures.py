@@ -1,5 +1,6 @@
 """The figures of a report, from rows as the database counts them."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from ops.cli.report import print_figures
 from ops.report import figures_of
 from ops.report.figures import Judged
+from schemas.envelope import encode_payload
+from schemas.events import BatchOpened, LearnerMerged, LearnerSealed, LearnerTrained
 from storage.postgres.summary import Counts
 
 _NO_TIMES = dict.fromkeys(("answer_p50", "answer_p95", "end_p50", "end_p95", "span"))
@@ -146,3 +149,28 @@ def test_a_report_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert "judge [7b]" in said
     assert "exact match 100.0%" in said
     assert "answer after - s" in said
+
+
+def test_a_run_that_trains_tells_of_each_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who answered it, what it was worth part by part, what was made of it and decided."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    trained = LearnerTrained(
+        number=0, generation=1, policy="planner@v1", parent="base", adapter_sha256="",
+        optimizer_sha256="", data_sha256="", groups=3, rows=24,
+        metrics={"mean.reward": 0.425, "mean.final": 0.5, "staleness.max": 1.0},
+    )  # fmt: skip
+    learned = [
+        BatchOpened(number=0, generation=0),
+        LearnerMerged(number=0, generation=1),
+        trained,
+        LearnerSealed(number=0, generation=1, training="held_back", candidate="planner@v1"),
+    ]
+    figures = figures_of(_counts(learning=[(at, encode_payload(event)) for event in learned]))
+    (lesson,) = figures.lessons
+    assert ("base", 3, 24, 0.425, "planner@v1", "held_back") == (
+        lesson.policy, lesson.groups, lesson.rows, lesson.reward, lesson.candidate,
+        lesson.training,
+    )  # fmt: skip
+    print_figures(figures)
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("0.425", "0.500", "planner@v1", "held back"))
