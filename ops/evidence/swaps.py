@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -248,4 +249,4 @@ class Rollouts:
 def p99(values: Iterable[float]) -> float:
     """The 99th percentile: the least value that 99 % are not above; 0 for none."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))] if ordered else 0.0
+    return ordered[math.ceil(0.99 * len(ordered)) - 1] if ordered else 0.0

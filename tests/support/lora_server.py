@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,36 +10,27 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-__all__ = ["LoraServer", "lora_server"]
+__all__ = ["LoraRoutes", "LoraServer", "lora_server"]
 
 
-class LoraServer:
-    """What it serves, and what was asked of it. `updating` False: no adapters at run time."""
+class LoraRoutes:
+    """Which adapters are served, and which loads and unloads were asked for."""
 
-    def __init__(self, base: str = "base-model", *, updating: bool = True) -> None:
-        self.base, self.updating = base, updating
+    def __init__(self) -> None:
         self.adapters: dict[str, str] = {}
         self.asked: list[tuple[str, str]] = []
-        self.chats: list[dict[str, Any]] = []
-        self.load_s = 0.0
-        self.url = ""
 
-    def application(self) -> web.Application:
-        """Return the routes."""
-        app = web.Application()
-        app.router.add_get("/v1/models", self._models)
-        app.router.add_post("/v1/chat/completions", self._chat)
-        if self.updating:
-            app.router.add_post("/v1/load_lora_adapter", self._load)
-            app.router.add_post("/v1/unload_lora_adapter", self._unload)
-        return app
+    def add_to(self, app: web.Application) -> None:
+        """Let an application take adapters."""
+        app.router.add_post("/v1/load_lora_adapter", self._load)
+        app.router.add_post("/v1/unload_lora_adapter", self._unload)
 
-    async def _models(self, _: web.Request) -> web.Response:
-        cards: list[dict[str, Any]] = [{"id": self.base, "root": self.base, "parent": None}]
-        cards += [
-            {"id": name, "root": path, "parent": self.base} for name, path in self.adapters.items()
+    def cards(self, base: str) -> list[dict[str, Any]]:
+        """What a list of models says of them."""
+        return [
+            {"id": name, "object": "model", "root": path, "parent": base}
+            for name, path in self.adapters.items()
         ]
-        return _json({"object": "list", "data": cards})
 
     async def _load(self, request: web.Request) -> web.Response:
         wish = await request.json()
@@ -50,7 +40,6 @@ class LoraServer:
             return _error(400, f"The lora adapter '{name}' has already been loaded.")
         if not (Path(path) / "adapter_config.json").exists():
             return _error(404, f"The lora adapter '{name}' cannot be found in {path}.")
-        await asyncio.sleep(self.load_s)
         self.adapters[name] = path
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
 
@@ -61,6 +50,29 @@ class LoraServer:
             return _error(404, f"The lora adapter '{name}' cannot be found.")
         del self.adapters[name]
         return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
+
+
+class LoraServer(LoraRoutes):
+    """A server of one model and of adapters. `updating` False: it takes none at run time."""
+
+    def __init__(self, base: str = "base-model", *, updating: bool = True) -> None:
+        super().__init__()
+        self.base, self.updating = base, updating
+        self.chats: list[dict[str, Any]] = []
+        self.url = ""
+
+    def application(self) -> web.Application:
+        """Return the routes."""
+        app = web.Application()
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        if self.updating:
+            self.add_to(app)
+        return app
+
+    async def _models(self, _: web.Request) -> web.Response:
+        base = {"id": self.base, "object": "model", "root": self.base, "parent": None}
+        return _json({"object": "list", "data": [base, *self.cards(self.base)]})
 
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -25,6 +25,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.support.lora_server import LoraRoutes
 from tests.support.scripted_faults import Fate, Faults, fate_of
 from tests.support.scripted_replies import Asked, logprob_of, reply_to, tokens_of, vector_of
 
@@ -45,6 +46,7 @@ class ScriptedModel:
         self.faults = faults or Faults()
         self.signed = signed
         self.models = frozenset(models)
+        self.lora = LoraRoutes()
         self.asked: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
         self.tasks: Counter[str] = Counter()
@@ -80,6 +82,7 @@ class ScriptedModel:
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/embeddings", self._embeddings)
         app.router.add_get("/v1/models", self._models)
+        self.lora.add_to(app)
         app.router.add_get("/health", self._health)
         app.router.add_get("/_stats", self._stats)
         app.router.add_post("/_reset", self._reset)
@@ -101,7 +104,7 @@ class ScriptedModel:
             asked = _asked(wanted, self.faults.malformed_rate)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return self._error(400, f"no chat request: {error!r}")
-        if self.models and asked.model not in self.models:
+        if self.models and asked.model not in {*self.models, *self.lora.adapters}:
             return self._error(404, f"the model `{asked.model}` does not exist")
         self.tasks[asked.task] += 1
         self.chats.add(sha256(body).hexdigest())
@@ -173,9 +176,8 @@ class ScriptedModel:
 
     async def _models(self, _: web.Request) -> web.Response:
         names = sorted(self.models) or ["scripted"]
-        return web.json_response(
-            {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
-        )
+        cards = [{"id": name, "object": "model"} for name in names] + self.lora.cards(names[0])
+        return web.json_response({"object": "list", "data": cards})
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(text="")
