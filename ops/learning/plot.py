@@ -70,7 +70,8 @@ def picture(run: str, lessons: Sequence[Lesson], orders: Sequence[Ordered] = ())
     ]
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH:g} {_HEIGHT:g}' "
-        f"width='{_WIDTH:g}' role='img'><style>{_STYLE}</style>{''.join(parts)}</svg>\n"
+        f"width='{_WIDTH:g}' role='img'><style>{_STYLE}</style>"
+        f"<rect width='100%' height='100%' fill='white'/>{''.join(parts)}</svg>\n"
     )
 
 
@@ -163,7 +164,7 @@ def _cells(lesson: Lesson) -> list[str]:
 
 def _dot(x: float, y: float, colour: str, *, hollow: bool = False) -> str:
     fill = "none" if hollow else colour
-    return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4' fill='{fill}' stroke='{colour}'/>"
+    return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4' fill='{fill}' stroke='{colour}' stroke-width='1.5'/>"
 
 
 def _rule(x: float, y: float, to_x: float, to_y: float, kind: str) -> str:
