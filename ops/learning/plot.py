@@ -164,7 +164,8 @@ def _cells(lesson: Lesson) -> list[str]:
 
 def _dot(x: float, y: float, colour: str, *, hollow: bool = False) -> str:
     fill = "none" if hollow else colour
-    return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='4' fill='{fill}' stroke='{colour}' stroke-width='1.5'/>"
+    place = f"cx='{x:.1f}' cy='{y:.1f}' r='4'"
+    return f"<circle {place} fill='{fill}' stroke='{colour}' stroke-width='1.5'/>"
 
 
 def _rule(x: float, y: float, to_x: float, to_y: float, kind: str) -> str:
