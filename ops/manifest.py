@@ -109,8 +109,6 @@ def _check_training(manifest: Manifest, settings: Settings) -> None:
         raise Refused(
             "this stack does not train", "Set training.enabled = true, and start it again."
         )
-    if manifest.mode != "batch":
-        raise Refused("a run trains on batches", "Add --mode batch.")
     if manifest.rollouts < _LEAST_GROUP:
         raise Refused("a group of one has nothing to compare", "Add --rollouts 4.")
     if manifest.judge == "none":

@@ -13,9 +13,13 @@ from schemas.events import LearnerBatchReady, LearnerMerged, LearnerSealed, Ques
 def merge(task: Task) -> Plan:
     """Write generation k + 1 from batch k, and seal it unless the run trains on the batch too.
 
-    Of two memories with one key the one from the later question stays.
+    Of two memories with one key the one from the later question stays. In live mode each question
+    has written its own: a batch is only to be trained on.
     """
     ready = command(task, LearnerBatchReady)
+    if task.run.manifest.mode == "live":
+        yield from ()
+        return Step(event=_merged(task, ready.number))
     batch = yield from ask(ReadBatch(run=task.run.id, number=ready.number))
     questions = sorted(batch.items, key=lambda item: item.position)
     return Step(

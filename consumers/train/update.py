@@ -54,7 +54,9 @@ def update(task: Task) -> Plan:
 
 def _selected(task: Task, found: Candidates) -> Selection:
     lineage = lineage_of(task.history, found.parent.policy)
-    return select(found.items, lineage=lineage, staleness=task.run.manifest.staleness)
+    manifest = task.run.manifest
+    limit = manifest.batch_size if manifest.mode == "live" else None
+    return select(found.items, lineage=lineage, staleness=manifest.staleness, limit=limit)
 
 
 def _prepared(task: Task, groups: Groups) -> Prepared:

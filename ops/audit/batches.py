@@ -154,7 +154,7 @@ def _seals(book: Book, learner: Stream, findings: Findings) -> None:
             case ev.LearnerBatchReady(number=number):
                 if number <= before:
                     wrong = f"batch {number} comes after batch {before}"
-                elif number not in book.batches or book.batches[number].status != "ended":
+                elif not book.live and not _has_ended(book, number):
                     wrong = f"batch {number} had not ended"
                 ready = before = number
             case ev.LearnerMerged(number=number, generation=generation):
@@ -171,6 +171,10 @@ def _seals(book: Book, learner: Stream, findings: Findings) -> None:
         if wrong:
             findings.add(Check.GENERATION, f"{entry.where}: {wrong}", learner.id, entry.row.seq)
     _sealed(book, learner, sealed, findings)
+
+
+def _has_ended(book: Book, number: int) -> bool:
+    return number in book.batches and book.batches[number].status == "ended"
 
 
 def _sealed(book: Book, learner: Stream, sealed: int, findings: Findings) -> None:

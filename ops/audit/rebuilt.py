@@ -140,6 +140,8 @@ def _writing(book: Book) -> Iterator[tuple[UUID, str]]:
         ):
             yield entry.row.id, entry.where
     merged: set[int] = set()
+    if book.live:
+        return  # a learner's batches are only to be trained on
     for stream in book.of_kind(Kind.LEARNER):
         for entry in stream.entries:
             match entry.payload:

@@ -13,7 +13,7 @@ from mia_events.lifecycle import advance as transition
 from schemas import events as ev
 from schemas.envelope import encode_payload
 from schemas.events import Event, event_type
-from storage.inmemory.policies import policy_of
+from storage.inmemory.policies import policy_of, trainable
 from storage.inmemory.state import ActiveRow, BatchRow, Database, NewEvent, QuestionRow, RunRow
 from storage.ports import Emitted
 
@@ -30,7 +30,7 @@ def advance_run(db: Database, run: RunRow) -> tuple[Emitted, ...]:
         _skip_empty(db, run)
         for batch in _batches(db, run):
             _advance_batch(db, run, batch)
-        out += _wake_learner(db, run, learner)
+    out += _wake_learner(db, run, learner)
     out += _release(db, run)
     _finish(db, run, learner)
     return tuple(out)
@@ -122,9 +122,7 @@ def _open(db: Database, run: RunRow, batch: BatchRow) -> None:
 
 
 def _wake_learner(db: Database, run: RunRow, learner: ActiveRow | None) -> list[Emitted]:
-    batch = db.batches.get((run.run_no, run.sealed_gen))
-    ready = batch is not None and batch.status == ENDED
-    if learner is None or learner.status != "idle" or not ready:
+    if learner is None or learner.status != "idle" or not _has_lesson(db, run):
         return []
     event = ev.LearnerBatchReady(number=run.sealed_gen)
     rule = transition(Kind.LEARNER, LEARNER, learner.status, event_type(event))
@@ -143,6 +141,15 @@ def _wake_learner(db: Database, run: RunRow, learner: ActiveRow | None) -> list[
     )
     learner.turn(rule.status, rule.topic, event_id, db.clock())
     return [sent]
+
+
+def _has_lesson(db: Database, run: RunRow) -> bool:
+    """The next batch has ended; in live mode as many graded groups as make one, or the last."""
+    if run.manifest.mode == "batch":
+        batch = db.batches.get((run.run_no, run.sealed_gen))
+        return batch is not None and batch.status == ENDED
+    over = run.state == "closing" and run.ended >= run.accepted
+    return len(trainable(db, run.run_no)) >= (1 if over else run.manifest.batch_size)
 
 
 def _release(db: Database, run: RunRow) -> list[Emitted]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -91,12 +92,10 @@ def write_policy(db: Database, write: PolicyWrite, *, run_no: int, cause: UUID) 
 
 
 def _every_group(db: Database, run_no: int, batch: int) -> list[UUID]:
-    return [
-        row.id
-        for row in db.questions.values()
-        if row.run_no == run_no and row.closed and row.id not in db.used_groups
-        if row.batch is None or row.batch <= batch
-    ]
+    """What a batch could have used; in live mode as many as make one."""
+    manifest = db.runs[run_no].manifest
+    free = [row.id for row in trainable(db, run_no) if row.batch is None or row.batch <= batch]
+    return free[: manifest.batch_size] if manifest.mode == "live" else free
 
 
 def seal(db: Database, run: RunRow, generation: int, decision: Decision | None) -> None:
@@ -134,8 +133,8 @@ def candidates(db: Database, run: UUID, number: int) -> Candidates:
     (of,) = [row for row in db.runs.values() if row.id == run]
     items = tuple(
         Candidate(question=row.id, position=row.pos, batch=row.batch, policy=row.policy)
-        for row in sorted(db.questions.values(), key=lambda row: row.pos)
-        if row.run_no == of.run_no and _is_free(db, row, number)
+        for row in trainable(db, of.run_no)
+        if row.batch is None or row.batch <= number
     )
     serving = db.policies.get((of.run_no, of.policy))
     if serving is None:
@@ -150,11 +149,12 @@ def candidates(db: Database, run: UUID, number: int) -> Candidates:
     )
 
 
-def _is_free(db: Database, row: QuestionRow, number: int) -> bool:
-    if not row.closed or row.id in db.used_groups or (row.batch is not None and row.batch > number):
-        return False
-    graded = [o for o in db.rollouts.values() if o.question == row.id and o.outcome in GRADED]
-    return len(graded) > 1
+def trainable(db: Database, run_no: int) -> list[QuestionRow]:
+    """Groups that no batch has used, with two graded rollouts or more, by position."""
+    graded = Counter(o.question for o in db.rollouts.values() if o.outcome in GRADED)
+    rows = (row for row in db.questions.values() if row.run_no == run_no and row.closed)
+    free = [row for row in rows if graded[row.id] > 1 and row.id not in db.used_groups]
+    return sorted(free, key=lambda row: row.pos)
 
 
 def group_view(db: Database, question: UUID) -> GroupView:
@@ -195,6 +195,7 @@ __all__ = [
     "policy_of",
     "refuse_used",
     "seal",
+    "trainable",
     "turn",
     "write_policy",
 ]

@@ -39,7 +39,7 @@ class InMemoryRuns:
         )
         created = ev.RunCreated(name=name, manifest_sha256=digest)
         append_run_event(self._db, run, created, ids.event_id(run_id, 1))
-        if manifest.mode == "batch":
+        if manifest.mode == "batch" or manifest.train:
             self._start_learner(run)
         return number
 

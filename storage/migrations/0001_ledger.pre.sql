@@ -15,6 +15,7 @@ CREATE TABLE run (
     rollouts int NOT NULL CHECK (rollouts > 0),
     batch_size int NOT NULL CHECK (batch_size > 0),
     lag int NOT NULL CHECK (lag >= 0),
+    trains boolean NOT NULL DEFAULT false,
     max_in_flight int NOT NULL CHECK (max_in_flight > 0),
     question_deadline interval,
     batch_linger interval,

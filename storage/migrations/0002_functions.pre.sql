@@ -74,6 +74,16 @@ BEGIN
 END
 $$;
 
+-- Groups that no batch has used, with two graded rollouts or more.
+CREATE FUNCTION trainable(p_run int) RETURNS TABLE (id uuid, pos bigint, batch int, policy text)
+LANGUAGE sql STABLE AS $$
+    SELECT q.id, q.pos, q.batch, q.policy FROM question AS q
+    WHERE q.run_no = p_run AND q.closed
+      AND NOT EXISTS (SELECT FROM train_group AS t WHERE t.question = q.id)
+      AND (SELECT count(*) FROM rollout AS o
+           WHERE o.question = q.id AND o.outcome IN ('correct', 'incorrect', 'not_attempted')) > 1
+$$;
+
 -- Close, open, end and release what is due in a run. Locks the learner, then the run.
 CREATE FUNCTION advance_run(p_run int, p_at timestamptz) RETURNS SETOF emitted
 LANGUAGE plpgsql AS $$
@@ -89,6 +99,7 @@ DECLARE
     v_id uuid;
     v_type text;
     v_reason text;
+    v_ready boolean := false;
 BEGIN
     SELECT a.* INTO v_learner FROM active AS a WHERE a.run_no = p_run AND a.kind = 4 FOR UPDATE;
     SELECT r.* INTO v_run FROM run AS r WHERE r.run_no = p_run FOR UPDATE;
@@ -153,22 +164,27 @@ BEGIN
                 generation = v_batch.generation, policy = v_batch.policy, opened_at = v_batch.opened_at
             WHERE b.id = v_batch.id AND b.version <> v_batch.version;
         END LOOP;
-        IF v_learner.status = 'idle' AND EXISTS (
+        v_ready := EXISTS (
             SELECT FROM batch AS b
-            WHERE b.run_no = p_run AND b.number = v_run.sealed_gen AND b.status = 'ended')
-        THEN
-            v_id := named_id(v_learner.stream, format('batch_ready:%s', v_run.sealed_gen));
-            v_body := format('{"type":"learner.batch_ready","number":%s}', v_run.sealed_gen);
-            v_head := append_event(p_run, v_learner.stream, 4::smallint, v_learner.version + 1, v_learner.head, v_id,
-                'learner.batch_ready', 'mia.consolidate', v_body, p_at, NULL, NULL);
-            UPDATE active AS a SET version = a.version + 1, head = v_head, status = 'merging', pending = v_id,
-                topic = 'mia.consolidate', claim = NULL, attempt = 0, failures = 0, isolated_deaths = 0,
-                lease_until = NULL, due_at = NULL, sent_partition = NULL, sent_offset = NULL, updated_at = p_at
-            WHERE a.stream = v_learner.stream;
-            v_learner.status := 'merging';
-            RETURN NEXT (p_run, v_learner.stream, v_learner.version + 1, v_id, 4::smallint, 'learner.batch_ready',
-                'mia.consolidate', convert_to(v_body, 'UTF8'), p_at, NULL::uuid, NULL::uuid, false)::emitted;
-        END IF;
+            WHERE b.run_no = p_run AND b.number = v_run.sealed_gen AND b.status = 'ended');
+    ELSIF v_run.trains THEN
+        -- As many graded groups as make a batch, or at the end what there is.
+        SELECT count(*) >= CASE WHEN v_run.state = 'closing' AND v_run.ended >= v_run.accepted THEN 1
+                                ELSE v_run.batch_size END
+        INTO v_ready FROM (SELECT FROM trainable(p_run) LIMIT v_run.batch_size) AS t;
+    END IF;
+    IF v_learner.status = 'idle' AND v_ready THEN
+        v_id := named_id(v_learner.stream, format('batch_ready:%s', v_run.sealed_gen));
+        v_body := format('{"type":"learner.batch_ready","number":%s}', v_run.sealed_gen);
+        v_head := append_event(p_run, v_learner.stream, 4::smallint, v_learner.version + 1, v_learner.head, v_id,
+            'learner.batch_ready', 'mia.consolidate', v_body, p_at, NULL, NULL);
+        UPDATE active AS a SET version = a.version + 1, head = v_head, status = 'merging', pending = v_id,
+            topic = 'mia.consolidate', claim = NULL, attempt = 0, failures = 0, isolated_deaths = 0,
+            lease_until = NULL, due_at = NULL, sent_partition = NULL, sent_offset = NULL, updated_at = p_at
+        WHERE a.stream = v_learner.stream;
+        v_learner.status := 'merging';
+        RETURN NEXT (p_run, v_learner.stream, v_learner.version + 1, v_id, 4::smallint, 'learner.batch_ready',
+            'mia.consolidate', convert_to(v_body, 'UTF8'), p_at, NULL::uuid, NULL::uuid, false)::emitted;
     END IF;
     -- What somebody is waiting for goes first, and has an eighth more room than the rest.
     v_free := v_run.max_in_flight - (v_run.opened - v_run.ended);

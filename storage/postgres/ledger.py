@@ -18,7 +18,7 @@ from mia_events.effects import (
     Rollouts,
     RolloutView,
 )
-from mia_events.learning.groups import GRADED, PLANNED_ON
+from mia_events.learning.groups import PLANNED_ON
 from mia_events.learning.job import Parent
 from mia_events.lifecycle import Kind
 from mia_events.steps import Manifest, QuestionView, RunView
@@ -41,7 +41,7 @@ from storage.ports import (
     Want,
 )
 from storage.postgres.memory import write_memories
-from storage.postgres.policies import group_views, write_policy
+from storage.postgres.policies import GroupsUsed, group_views, register, use_groups
 from storage.postgres.pool import Unavailable, answering, open_pool
 from storage.postgres.rows import commit_rows
 from storage.postgres.sql import queries
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
     from mia_events.commits import StepCommit
+    from storage.postgres.pool import Connection
 
 _Q = queries("ledger")
 
@@ -132,15 +133,33 @@ class PostgresLedger:
         return row
 
     async def _commit_alone(self, step: StepCommit, arguments: tuple[Any, ...]) -> Any:
-        async with self._durable.acquire() as connection, connection.transaction():
-            row: Any = await connection.fetchrow(_Q["commit"], *arguments)
-            if row["applied"]:
-                cause = step.entries[0].event_id
-                if step.memory is not None:
-                    await write_memories(connection, step.memory, run_no=step.run_no, cause=cause)
-                if step.policy is not None:
-                    await write_policy(connection, step.policy, run_no=step.run_no, cause=cause)
+        async with self._durable.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                row = await self._written(connection, step, arguments)
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await (transaction.commit() if row["applied"] else transaction.rollback())
             return row
+
+    async def _written(
+        self, connection: Connection, step: StepCommit, arguments: tuple[Any, ...]
+    ) -> Any:
+        # Groups come first: the step's own transaction may look for those that are left.
+        whole = step.policy is None or await use_groups(connection, step.policy, step.run_no)
+        row: Any = await connection.fetchrow(_Q["commit"], *arguments)
+        if not row["applied"]:
+            return row
+        if not whole:
+            raise GroupsUsed(step.policy)
+        cause = step.entries[0].event_id
+        if step.memory is not None:
+            await write_memories(connection, step.memory, run_no=step.run_no, cause=cause)
+        if step.policy is not None:
+            await register(connection, step.policy, run_no=step.run_no, cause=cause)
+        return row
 
     async def renew(self, claims: Sequence[tuple[UUID, int]], *, lease_s: float) -> set[int]:
         """See the port."""
@@ -334,7 +353,7 @@ class PostgresLedger:
     async def candidates(self, run: UUID, number: int) -> Candidates:
         """See the port."""
         async with answering():
-            rows = await self._relaxed.fetch(_Q["candidates"], run, number, list(GRADED))
+            rows = await self._relaxed.fetch(_Q["candidates"], run, number)
             serving = await self._relaxed.fetchrow(_Q["parent"], run)
         if serving is None:
             message = f"no run {run}"

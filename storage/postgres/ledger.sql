@@ -167,12 +167,10 @@ FROM question AS q JOIN run AS r ON r.run_no = q.run_no
 WHERE r.id = $1 AND q.batch = $2 ORDER BY q.pos
 
 -- name: candidates
--- Groups that no batch has used, with two graded rollouts ($3: the grades) or more, by position.
-SELECT q.id, q.pos, q.batch, q.policy FROM question AS q JOIN run AS r ON r.run_no = q.run_no
-WHERE r.id = $1 AND q.closed AND (q.batch IS NULL OR q.batch <= $2)
-  AND NOT EXISTS (SELECT FROM train_group AS t WHERE t.question = q.id)
-  AND (SELECT count(*) FROM rollout AS o WHERE o.question = q.id AND o.outcome = ANY ($3)) > 1
-ORDER BY q.pos
+-- Groups that a batch could train from, by position.
+SELECT t.id, t.pos, t.batch, t.policy FROM run AS r CROSS JOIN LATERAL trainable(r.run_no) AS t
+WHERE r.id = $1 AND (t.batch IS NULL OR t.batch <= $2)
+ORDER BY t.pos
 
 -- name: parent
 -- The version that serves a run, with its artifacts; none for the base model.

@@ -48,17 +48,27 @@ class PostgresPolicies:
             return tuple(map(_policy, await self._pool.fetch(_Q["wanted"])))
 
 
-async def write_policy(
-    connection: Connection, write: PolicyWrite, *, run_no: int, cause: UUID
-) -> None:
-    """Use up groups and register what they made, inside the caller's transaction.
+class GroupsUsed(ValueError):
+    """A step trains on groups that a batch has used before."""
+
+    def __init__(self, write: PolicyWrite | None) -> None:
+        super().__init__(f"train_group has groups of {write} already")
+
+
+async def use_groups(connection: Connection, write: PolicyWrite, run_no: int) -> bool:
+    """Use up a batch's groups, inside the caller's transaction; False when one was used before."""
+    if write.groups is None:
+        await connection.execute(_Q["use_all"], run_no, write.batch)
+        return True
+    status = await connection.execute(_Q["use"], list(write.groups), run_no, write.batch)
+    return status == f"INSERT 0 {len(write.groups)}"
+
+
+async def register(connection: Connection, write: PolicyWrite, *, run_no: int, cause: UUID) -> None:
+    """Register what a batch's groups made, if anything, inside the caller's transaction.
 
     `cause` is the step's event.
     """
-    if write.groups is None:
-        await connection.execute(_Q["use_all"], run_no, write.batch)
-    else:
-        await connection.execute(_Q["use"], list(write.groups), run_no, write.batch)
     new = write.version
     if new is None:
         return
@@ -113,4 +123,4 @@ def _policy(row: Any) -> PolicyRow:
     return PolicyRow(**{k: v for k, v in row.items() if k not in _SHAS}, **fields)
 
 
-__all__ = ["PostgresPolicies", "group_views", "write_policy"]
+__all__ = ["GroupsUsed", "PostgresPolicies", "group_views", "register", "use_groups"]

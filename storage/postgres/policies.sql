@@ -1,12 +1,13 @@
 -- name: use
 -- The groups that a batch has used up.
-INSERT INTO train_group (question, run_no, batch) SELECT q, $2, $3 FROM unnest($1::uuid[]) AS q
+INSERT INTO train_group (question, run_no, batch) SELECT q, $2, $3 FROM unnest($1::uuid[]) AS q ON CONFLICT DO NOTHING
 
 -- name: use_all
--- Every group that a batch could have used, and nobody did.
+-- Every group that a batch could have used, and nobody did; in live mode as many as make a batch.
 INSERT INTO train_group (question, run_no, batch)
-SELECT q.id, q.run_no, $2 FROM question AS q
-WHERE q.run_no = $1 AND q.closed AND (q.batch IS NULL OR q.batch <= $2)
+SELECT t.id, $1, $2 FROM trainable($1) AS t
+WHERE t.batch IS NULL OR t.batch <= $2
+ORDER BY t.pos LIMIT (SELECT CASE r.mode WHEN 'live' THEN r.batch_size END FROM run AS r WHERE r.run_no = $1)
 ON CONFLICT DO NOTHING
 
 -- name: register

@@ -99,6 +99,7 @@ class PostgresRuns:
                 _interval(manifest.batch_deadline_s),
                 head,
                 at,
+                manifest.train,
             )
             if number is None:
                 message = (
@@ -107,7 +108,7 @@ class PostgresRuns:
                 raise RunExists(message)
             await connection.execute("SELECT create_run_partitions($1)", number)
             await _log(connection, number, run, Kind.RUN, 1, created, head, at)
-            if manifest.mode == "batch":
+            if manifest.mode == "batch" or manifest.train:
                 learner, started = ids.learner_id(run), ev.LearnerStarted()
                 head = _hash(GENESIS, learner, 1, started, at)
                 await _log(connection, number, learner, Kind.LEARNER, 1, started, head, at)

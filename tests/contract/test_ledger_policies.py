@@ -335,3 +335,57 @@ async def test_a_group_is_read_with_its_planners_turns(workbench: Workbench) -> 
     ]
     assert [ModelReply(text="plan")] == [turn.reply for turn in second.turns]
     assert (question, 0, 1) == (group.question, group.position, second.number)
+
+
+async def _live(workbench: Workbench, questions: int) -> tuple[int, UUID]:
+    """A live run that trains on every two graded groups, and its learner."""
+    manifest = Manifest(mode="live", rollouts=2, batch_size=2, train=True)
+    run = await workbench.run(manifest, questions=questions)
+    return run, await _learner(workbench, run)
+
+
+async def test_in_live_mode_every_b_graded_groups_form_a_batch(workbench: Workbench) -> None:
+    """Whoever ends first; what is left waits for the next ones."""
+    run, learner = await _live(workbench, 4)
+    await workbench.through(await workbench.question(run, "2"), g=2)
+    assert "idle" == (await workbench.stand(learner)).status
+    result = await workbench.through(await workbench.question(run, "0"), g=2)
+    assert ["learner.batch_ready"] == [event.type for event in result.emitted]
+    await workbench.step(learner, ev.LearnerMerged(number=0, generation=1))
+    await workbench.through(await workbench.question(run, "1"), g=2)
+    groups = await _questions(workbench, run, 0, 1)
+    write = PolicyWrite(batch=0, groups=groups, version=_version(1, "base"))
+    await workbench.step(learner, _trained(1, "base", 0), policy=write)
+    await _seal(workbench, run, "promoted", "planner@v1")
+    assert "idle" == (await workbench.stand(learner)).status
+    view = await workbench.ledger.run(run)
+    assert [2] == [c.position for c in (await workbench.ledger.candidates(view.id, 1)).items]
+
+
+async def test_in_live_mode_the_last_groups_form_a_batch_too(workbench: Workbench) -> None:
+    """A closing run ends when nothing is left to learn from; a skip does not come again."""
+    run, learner = await _live(workbench, 1)
+    await workbench.through(await workbench.question(run, "0"), g=2)
+    assert "idle" == (await workbench.stand(learner)).status
+    await workbench.ports.runs.close((await workbench.ledger.run(run)).name)
+    emitted = await workbench.ledger.advance(run)
+    assert ["learner.batch_ready"] == [event.type for event in emitted]
+    await workbench.step(learner, ev.LearnerMerged(number=0, generation=1))
+    groups = await _questions(workbench, run, 0)
+    skipped = ev.LearnerSealed(number=0, generation=1, training="skipped", problem="equal")
+    await workbench.step(learner, skipped, policy=PolicyWrite(batch=0, groups=groups))
+    assert await workbench.ended(run, learner)
+    name = (await workbench.ledger.run(run)).name
+    assert "ended" == (await workbench.ledger.run_named(name))[1]
+
+
+async def test_a_failed_live_batch_uses_up_one_batch_of_groups(workbench: Workbench) -> None:
+    """Others have their turn."""
+    run, learner = await _live(workbench, 3)
+    for row in "012":
+        await workbench.through(await workbench.question(run, row), g=2)
+    await workbench.step(learner, ev.LearnerMerged(number=0, generation=1))
+    failed = ev.LearnerSealed(number=0, generation=1, training="failed", problem="gone")
+    await workbench.step(learner, failed, policy=PolicyWrite(batch=0, groups=None))
+    view = await workbench.ledger.run(run)
+    assert [2] == [c.position for c in (await workbench.ledger.candidates(view.id, 1)).items]

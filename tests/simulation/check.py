@@ -29,7 +29,7 @@ from mia_events.lifecycle import ENDED, TABLES, Kind
 from mia_events.steps import QuestionView, RunView, Task
 from schemas.envelope import decode_envelope, decode_payload, encode_payload
 from schemas.events import LearnerSealed, LearnerTrained
-from storage.inmemory.policies import group_view
+from storage.inmemory.policies import group_view, trainable
 from storage.inmemory.state import Database, EventRow
 from tests.simulation.simulate import Result, conditions
 
@@ -118,8 +118,10 @@ def _versions_are_whole(db: Database) -> Iterator[str]:
         expected = serving.get(batch.generation or 0, "base")
         if batch.policy != expected:
             yield f"batch {batch.number} was on {batch.policy}, its generation's is {expected}"
+    for row in trainable(db, run.run_no) if run.manifest.train else ():
+        yield f"the group of question {row.pos} was left out"
     for question, number in db.used_groups.items():
-        if db.questions[question].batch != number:
+        if db.questions[question].batch not in (number, None):
             yield f"group {question} of batch {db.questions[question].batch} trained in {number}"
 
 

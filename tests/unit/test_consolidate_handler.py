@@ -305,3 +305,12 @@ def test_a_run_that_trains_is_not_sealed_by_its_merge() -> None:
     assert LearnerMerged(number=4, generation=5) == driven.event
     assert driven.step.memory is not None
     assert 5 == driven.step.memory.generation
+
+
+def test_a_live_batch_is_only_to_be_trained_on() -> None:
+    """Its questions have written their memories themselves."""
+    at = task(
+        Kind.LEARNER, [LearnerStarted(), LearnerBatchReady(number=2)], mode="live", train=True
+    )
+    driven = drive(merge, at)
+    assert (LearnerMerged(number=2, generation=3), None) == (driven.event, driven.step.memory)

@@ -164,6 +164,15 @@ def test_groups_beyond_the_bound_are_left_to_memory() -> None:
     assert 1.0 == driven.event.metrics["groups.stale"]
 
 
+def test_a_live_batch_takes_as_many_groups_as_make_one() -> None:
+    """The first by position; the others wait."""
+    views = (mixed(6), mixed(4), mixed(5))
+    at = learner(SECOND, mode="live", batch_size=2)
+    driven = learn(at, found(*views, policy="planner@v1"), *views)
+    assert driven.step.policy is not None
+    assert (UUID(int=4), UUID(int=5)) == driven.step.policy.groups
+
+
 def test_equal_rewards_are_skipped_with_the_reason() -> None:
     """Nothing is asked of the trainer; the groups are used up, the version stays."""
     driven = learn(learner(SECOND), found(flat(4)), flat(4))
