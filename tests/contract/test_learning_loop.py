@@ -1,0 +1,212 @@
+"""The learning loop over a ledger: real handlers from questions to decisions, nothing but the
+models and the trainer scripted.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from consumers import prompts
+from consumers.guard import anchor_id
+from consumers.runner.drive import Drive
+from consumers.stages import STAGES
+from consumers.tools.run import run_tool
+from mia_events import ids
+from mia_events.commits import step_commit
+from mia_events.effect_codec import Reply
+from mia_events.effects import (
+    AnyEffect,
+    Call,
+    ChooseGroups,
+    Embed,
+    Label,
+    ModelReply,
+    ReadBatch,
+    ReadGroups,
+    ReadLabel,
+    ReadRollouts,
+    Recall,
+    Train,
+    UseTool,
+    Vectors,
+)
+from mia_events.learning.guard import Anchor, GuardRules
+from mia_events.learning.job import Hyper
+from mia_events.steps import Manifest, ModelChoice
+from schemas.envelope import decode_payload
+from schemas.events import LearnerSealed, LearnerTrained
+from storage.ports import Claimed, PendingCommit
+from tests.contract.workbench import Workbench
+from tests.support.fake_trainer import trained_by
+from tests.support.scripted_replies import (
+    asked_by,
+    gold_for,
+    logprob_of,
+    reply_to,
+    tokens_of,
+    vector_of,
+)
+
+ROLES = ("planner", "executor", "judge", "manager", "router", "embedder")
+ANCHORS = tuple(
+    Anchor(source="held", row=str(row), text=f"Which lake is held back {row}?") for row in range(3)
+)
+QUESTIONS, ROLLOUTS, BATCH = 8, 3, 2
+
+
+def manifest() -> Manifest:
+    """A run of four batches that trains and guards."""
+    return Manifest(
+        mode="batch",
+        deterministic=True,
+        rollouts=ROLLOUTS,
+        batch_size=BATCH,
+        train=True,
+        hyper=Hyper(row_tokens=8_192),
+        guard="anchors",
+        guard_rules=GuardRules(margin=0.2),
+        anchors=ANCHORS,
+        prompts=prompts.load(),
+        roles={role: ModelChoice(model=role) for role in ROLES},
+        max_turns=3,
+    )
+
+
+class Loop:
+    """Takes a run to its end, one command after the other."""
+
+    def __init__(self, workbench: Workbench, run: int) -> None:
+        self._workbench = workbench
+        self._run = run
+        self.asked: set[str] = set()  #: planners that were asked, by model
+
+    async def to_the_end(self) -> None:
+        """Handle whatever is pending until nothing is."""
+        streams = await self._streams()
+        while pending := [one for stream in streams for one in await self._pending(stream)]:
+            for one in pending:
+                await self._handle(one.stream)
+            await self._workbench.ledger.advance(self._run)
+
+    async def _streams(self) -> list[UUID]:
+        questions = [await self._workbench.question(self._run, str(n)) for n in range(QUESTIONS)]
+        rollouts = [ids.rollout_id(one, number) for one in questions for number in range(ROLLOUTS)]
+        run = await self._workbench.ledger.run(self._run)
+        return [*questions, *rollouts, ids.learner_id(run.id)]
+
+    async def _pending(self, stream: UUID) -> list[Claimed]:
+        found = await self._workbench.ledger.load(self._run, stream)
+        return [one for one in found if one.topic in STAGES]
+
+    async def _handle(self, stream: UUID) -> None:
+        claimed = await self._workbench.claimed(stream)
+        task = await self._workbench.task(claimed)
+        drive = Drive(STAGES[claimed.topic][type(task.command)], task)
+        while drive.step is None:
+            for ask in drive.asks:
+                drive.give(ask, await self._reply(ask.effect))
+        step = step_commit(task, drive.step, claim=claimed.claim, attempt=claimed.attempt)
+        unit = PendingCommit(effects=drive.take(), step=step)
+        assert ("committed",) == (await self._workbench.commit(unit)).outcomes
+
+    async def _reply(  # noqa: C901, PLR0911 - one return per kind
+        self, effect: AnyEffect
+    ) -> Reply:
+        ledger = self._workbench.ledger
+        match effect:
+            case Call():
+                return self._said(effect)
+            case Embed():
+                return Vectors(tuple(map(vector_of, effect.texts)))
+            case Recall():
+                return await self._workbench.memory.recall(effect)
+            case ReadRollouts():
+                return await ledger.rollouts(effect.question)
+            case ReadBatch():
+                return await ledger.consolidated(effect.run, effect.number)
+            case ReadLabel():
+                return Label(await self._workbench.labels.label(effect.question))
+            case UseTool():
+                return run_tool(effect, ())
+            case ChooseGroups():
+                return await ledger.candidates(effect.run, effect.number)
+            case ReadGroups():
+                return await ledger.groups(effect.run, effect.questions)
+            case Train():
+                return trained_by(effect.job)
+
+    def _said(self, call: Call) -> ModelReply:
+        text = reply_to(asked_by(call))
+        if not call.capture_tokens:
+            return ModelReply(text=text, model=call.model)
+        self.asked.add(call.model)
+        prompt = tokens_of(" ".join(message.content for message in call.messages))
+        tokens = tokens_of(text)
+        return ModelReply(
+            text=text,
+            model=call.model,
+            prompt_ids=tuple(number for number, _ in prompt),
+            token_ids=tuple(number for number, _ in tokens),
+            logprobs=tuple(logprob_of(token, place) for place, (_, token) in enumerate(tokens)),
+            completion_tokens=len(tokens),
+        )
+
+
+async def told(workbench: Workbench, run: int) -> list[Any]:
+    """The learner's events, as they lie in the store."""
+    learner = ids.learner_id((await workbench.ledger.run(run)).id)
+    return [decode_payload(event.body) for event in await workbench.ports.events(learner)]
+
+
+def of(kind: type[Any], events: Iterable[Any]) -> list[Any]:
+    """The events of a kind."""
+    return [event for event in events if isinstance(event, kind)]
+
+
+async def test_batches_become_versions_and_each_is_tried_before_it_serves(
+    workbench: Workbench,
+) -> None:
+    """The registry says what the guard decided; planners that serve are those it promoted."""
+    run = await workbench.run(manifest())
+    view = await workbench.ledger.run(run)
+    for anchor in ANCHORS:
+        gold = gold_for(anchor.text)
+        await workbench.labels.seal(run, anchor_id(view, anchor), gold, source="anchor")
+    for row in range(QUESTIONS):
+        question = await workbench.question(run, str(row))
+        await workbench.labels.seal(run, question, gold_for(f"question {row}?"), source="file")
+    await workbench.accept(run, *(str(row) for row in range(QUESTIONS)))
+    loop = Loop(workbench, run)
+    await loop.to_the_end()
+    events = await told(workbench, run)
+    trained, sealed = of(LearnerTrained, events), of(LearnerSealed, events)
+    assert QUESTIONS // BATCH == len(sealed)
+    decided = [one for one in sealed if one.candidate]
+    assert [one.policy for one in trained] == [one.candidate for one in decided]
+    assert len(decided) >= 3
+    assert all(one.reasons and one.best for one in decided)
+    states = {row.name: row.state for row in await workbench.policies.list(run)}
+    promoted = {one.candidate for one in decided if one.training == "promoted"}
+    assert promoted == {name for name, state in states.items() if state != "held_back"}
+    assert {"planner"} | {one.candidate for one in decided} == loop.asked
+    used = [one for row in range(QUESTIONS) for one in await _pin(workbench, run, row)]
+    assert set(used) <= {"base"} | promoted
+    written = msgspec.json.encode(sealed).decode()
+    assert not [anchor for anchor in ANCHORS if gold_for(anchor.text) in written]
+
+
+async def _pin(workbench: Workbench, run: int, row: int) -> list[str]:
+    question = await workbench.question(run, str(row))
+    events = [decode_payload(event.body) for event in await workbench.ports.events(question)]
+    return [event.policy for event in events if hasattr(event, "policy")]
+
+
+async def test_a_run_without_labels_makes_no_version(workbench: Workbench) -> None:
+    """What nobody judged is not wrong: there is no reward, and no update on a guess."""
+    run = await workbench.run(manifest())
+    await workbench.accept(run, *(str(row) for row in range(QUESTIONS)))
+    await Loop(workbench, run).to_the_end()
+    found = [(one.training, one.candidate) for one in of(LearnerSealed, await told(workbench, run))]
+    assert [("skipped", "")] * (QUESTIONS // BATCH) == found
