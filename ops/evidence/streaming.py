@@ -62,6 +62,7 @@ class Streamed(msgspec.Struct, frozen=True, kw_only=True):
     answered: int
     failed: int
     clean: bool
+    audit: dict[str, Any]
     digest: str
     rollouts: dict[str, int]
     memories: dict[str, int]
@@ -102,6 +103,7 @@ async def stream(someone: User, questions: int, trouble: Trouble = no_trouble) -
     return Streamed(
         questions=questions,
         clean=report["clean"],
+        audit=report["said"],
         seconds=round(seconds, 1),
         trouble=troubled,
         rollouts={row["outcome"]: row["n"] for row in await facts(someone, _ROLLOUTS, RUN)},

@@ -64,7 +64,9 @@ class User:
         """Audit a run that should have ended: the report, and `clean` by the exit status."""
         ran = await self.mia("audit", run, "--closed", "--json", may_fail=True)
         report: dict[str, Any] = json.loads(ran.lines[-1])
-        return report | {"clean": ran.status == 0}
+        kept = ("verdict", "complete", "counts", "faults", "topics_unread", "topics_missing")
+        said = {name: report.get(name) for name in kept}
+        return report | {"clean": ran.status == 0, "said": said}
 
 
 @asynccontextmanager
