@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from msgspec.structs import replace
 
 from consumers import execute, judge, plan, reflect, tool_call
 from consumers.plan import dead_letter_step
@@ -41,7 +40,8 @@ _STAGES: Final[Mapping[str, Stage]] = {
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """One rollout to try: number `number` on the anchor by `policy`, on memory `generation`.
+    """One rollout to try: number `number` on the anchor by `policy`, on memory `generation` (in a
+    live run on what there is: equal recalls are one, so no version sees more than another).
 
     `pass_no` tells rounds apart: the seeds are those of (anchor, round, number, step), and the same
     for every version.
@@ -131,8 +131,7 @@ def _task(trial: Trial, history: tuple[Payload, ...], status: str) -> Task:
     )
     stream = ids.rollout_id(question.id, trial.number)
     return Task(
-        # A live run would read memory as it is now; a trial is pinned to its generation.
-        run=replace(run, manifest=replace(run.manifest, mode="batch")),
+        run=run,
         question=question,
         stream=stream,
         kind=Kind.ROLLOUT,

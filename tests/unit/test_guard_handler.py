@@ -100,11 +100,13 @@ def test_trained_turns_are_sampled_as_in_training() -> None:
     }
 
 
-def test_a_live_run_is_tried_on_one_generation_too() -> None:
-    """Memory that changes during the trial would favour one side."""
+@pytest.mark.parametrize("mode,generation", [("batch", 1), ("live", None)])
+def test_no_version_sees_other_memories(mode: str, generation: int | None) -> None:
+    """One look for each anchor serves all, whatever is written meanwhile."""
     world = World()
-    decided(world, *trained(0, V1), mode="live")
-    assert {1} == {one.generation for one in world.asked if isinstance(one, Recall)}
+    decided(world, *trained(0, V1), mode=mode)
+    recalls = [one for one in world.asked if isinstance(one, Recall)]
+    assert (len(ANCHORS), {generation}) == (len(recalls), {one.generation for one in recalls})
 
 
 def test_what_only_looks_is_asked_once_a_round() -> None:
