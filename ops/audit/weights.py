@@ -141,10 +141,20 @@ async def _judged(
     if ours == (row.adapter_sha256, row.optimizer_sha256):
         return msgspec.structs.replace(about, verdict="equal")
     largest = await _largest(row.adapter_sha256, trained.adapter_sha256, store)
-    apart = _apart(recorded.determinants, trained.determinants)
-    verdict: Verdict = "not comparable" if apart else "different"
-    why = f"it was made with another {', another '.join(apart)}" if apart else "the bits differ"
-    return msgspec.structs.replace(about, verdict=verdict, why=why, largest=largest)
+    excuse = _excuse(recorded.determinants, trained.determinants)
+    return msgspec.structs.replace(
+        about,
+        verdict="not comparable" if excuse else "different",
+        why=excuse or "the bits differ",
+        largest=largest,
+    )
+
+
+def _excuse(recorded: Determinants, now: Determinants) -> str:
+    """Say why bits may differ; empty where they may not."""
+    if apart := _apart(recorded, now):
+        return f"it was made with another {', another '.join(apart)}"
+    return "" if now.device == "cpu" else "a GPU adds in no fixed order"
 
 
 def _apart(one: Determinants, other: Determinants) -> list[str]:
