@@ -53,9 +53,14 @@ def test_the_judge_and_admission_are_processes_of_their_own(tmp_path: Path) -> N
 
 def test_the_judge_can_try_versions_where_planners_are_trained(tmp_path: Path) -> None:
     """A trial needs every role's model; nobody else gets the role that reads labels for it."""
-    found = _children(tmp_path, MIA_TRAINING__ENABLED="true")
+    found = _children(tmp_path, **_trained_elsewhere(tmp_path))
     assert {"planner", "executor", "judge", "embedder"} <= set(_config(found["judge"]).endpoints)
     assert ["mia_judge"] == list(_config(found["judge"]).dsns)
+
+
+def _trained_elsewhere(folder: Path) -> dict[str, str]:
+    """Settings of a machine that has no train environment, whatever its checkout has."""
+    return {"MIA_TRAINING__ENABLED": "true", "MIA_TRAINING__FOLDER": str(folder / "none")}
 
 
 def _train_environment(folder: Path) -> dict[str, str]:
@@ -88,7 +93,7 @@ def test_training_is_a_process_of_its_own(tmp_path: Path) -> None:
 
 def test_a_stack_without_a_train_environment_says_so(tmp_path: Path) -> None:
     """Another machine may train; a worker that is to train here is refused."""
-    environ = {"MIA_TRAINING__ENABLED": "true", "MIA_TRAINING__FOLDER": str(tmp_path / "none")}
+    environ = _trained_elsewhere(tmp_path)
     assert "train" not in _children(tmp_path, **environ)
     settings = load_settings(environ=environ)
     (remark,) = missing_trainer(settings)
@@ -181,7 +186,7 @@ def test_every_server_of_the_planner_is_to_be_brought_level(tmp_path: Path) -> N
 def test_versions_are_served_where_runs_may_train(tmp_path: Path) -> None:
     """A process of its own keeps the planner's servers level; it knows no label."""
     assert "policies" not in _children(tmp_path)
-    found = _children(tmp_path, MIA_TRAINING__ENABLED="true")
+    found = _children(tmp_path, **_trained_elsewhere(tmp_path))
     assert ["policies", "workers", "judge", "admit"] == list(found)
     config = msgspec.json.decode(found["policies"].stdin, type=ServingConfig)
     assert ["http://models/v1"] == [replica.base_url for replica in config.replicas]
