@@ -16,7 +16,7 @@ from mia_events.learning.handover import LEASH
 from mia_events.steps import Transient
 from ops.installing import FOREIGN_PROCESS
 
-__all__ = ["Launch", "run"]
+__all__ = ["Launch", "run", "surroundings"]
 
 _ENGINE = Path(__file__).resolve().parents[2] / "consumers" / "train" / "engine" / "__main__.py"
 _LOG: Final = "log.txt"
