@@ -127,8 +127,10 @@ def _ending(payload: Any) -> _Saying | None:  # noqa: ANN401 - as above
         case ev.QuestionConsolidated(memories=memories):
             kept = "; ".join(f"{one.outcome}: {one.text}" for one in memories)
             said = "memory", _short(kept or "nothing to keep"), "magenta"
+        case ev.LearnerTrained(policy=policy, parent=parent, groups=groups):
+            said = "trained", f"{policy} was made of {parent} from {groups} groups", "magenta"
         case ev.LearnerSealed(number=number, generation=generation):
-            ready = f"batch {number + 1} became memory generation {generation}"
+            ready = f"batch {number + 1} became memory generation {generation}{_decided(payload)}"
             said = "learned", ready, "magenta"
         case ev.BatchOpened(number=number, generation=generation):
             said = (
@@ -137,6 +139,14 @@ def _ending(payload: Any) -> _Saying | None:  # noqa: ANN401 - as above
                 "magenta",
             )
     return said
+
+
+def _decided(sealed: ev.LearnerSealed) -> str:
+    """What was decided on a new version of the planner, if anything."""
+    if sealed.training == "none_configured":
+        return ""
+    why = "; ".join(sealed.reasons) or sealed.problem
+    return _short(f"; training: {sealed.training.replace('_', ' ')}, {sealed.policy} serves. {why}")
 
 
 def _from(memories: Sequence[UUID]) -> str:

@@ -38,7 +38,7 @@ from tests.support.scripted_replies import asked_by, logprob_of, reply_to, token
 #: What is asked of the world outside, which costs and may fail.
 Outside: TypeAlias = Call | Embed | UseTool | Train
 
-__all__ = ["Account", "ChildDied", "Performer", "alone"]
+__all__ = ["Account", "ChildDied", "Performer", "alone", "reply_of"]
 
 #: A command is failed at most so often, far below what dead-letters it.
 _MOST_FAILURES = 3
@@ -122,7 +122,7 @@ class Performer:
             if world.chance(world.faults.late_rate):
                 self._account.failed[task.event_id] += 1
                 raise Late("the model is loading", world.random.uniform(0.1, 2.0))
-        return _reply(self._in_a_mood(effect) if self._moody else effect)
+        return reply_of(self._in_a_mood(effect) if self._moody else effect)
 
     def _dies_of(self, effect: Outside) -> None:
         """Some requests end whoever makes them: the process, or the child that runs one alone."""
@@ -161,7 +161,8 @@ class Performer:
                 )
 
 
-def _reply(effect: Outside) -> Reply:
+def reply_of(effect: Outside) -> Reply:
+    """What the world outside says: a function of the request."""
     match effect:
         case Call():
             return _said(effect)
