@@ -32,6 +32,7 @@ class AdapterFolders:
 
     def __init__(self, artifacts: Artifacts, folder: Path) -> None:
         self._artifacts, self._folder = artifacts, folder
+        self._idle_since: dict[str, float] = {}
 
     async def ensure(self, name: str, adapter_sha256: str) -> Path:
         """Return the folder of a version, made from its artifact if need be.
@@ -48,19 +49,15 @@ class AdapterFolders:
         return target
 
     def forget(self, keep: Collection[str], *, idle_s: float) -> list[str]:
-        """Remove folders of versions not in `keep` that are older than `idle_s`; their names."""
-        if not self._folder.exists():
-            return []
-        old = [
-            path
-            for path in self._folder.iterdir()
-            if is_served_name(path.name)
-            and path.name not in keep
-            and path.stat().st_mtime < time.time() - idle_s
-        ]
-        for path in old:
-            shutil.rmtree(path)
-        return sorted(path.name for path in old)
+        """Remove folders of versions that were not in `keep` for `idle_s` seconds; their names."""
+        now = time.monotonic()
+        there = self._folder.iterdir() if self._folder.exists() else ()
+        idle = {path.name for path in there if is_served_name(path.name)} - set(keep)
+        self._idle_since = {name: self._idle_since.get(name, now) for name in idle}
+        old = sorted(name for name, since in self._idle_since.items() if now - since >= idle_s)
+        for name in old:
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        return old
 
 
 def unpack_adapter(data: bytes, target: Path) -> None:

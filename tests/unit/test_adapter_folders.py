@@ -1,6 +1,5 @@
 """Adapters as servers read them."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -63,13 +62,19 @@ def test_two_at_once_make_one_folder(tmp_path: Path) -> None:
     assert [_NAME] == _names(tmp_path)
 
 
-def test_only_old_folders_that_nobody_wants_are_removed(tmp_path: Path) -> None:
+def test_only_folders_that_nobody_wants_for_long_are_removed(tmp_path: Path) -> None:
     """A server may still read a folder for a request that came before."""
-    old, new, kept = (f"planner@v{n}-0123456789ab" for n in (1, 2, 3))
-    for name in (old, new, kept, "something-else"):
+    gone, back, kept = (f"planner@v{n}-0123456789ab" for n in (1, 2, 3))
+    for name in (gone, back, kept, "something-else"):
         (tmp_path / name).mkdir()
-    for name in (old, kept, "something-else"):
-        os.utime(tmp_path / name, (0, 0))
     folders = AdapterFolders(MemoryArtifacts(), tmp_path)
-    assert [old] == folders.forget({kept}, idle_s=3600)
-    assert {new, kept, "something-else"} == set(_names(tmp_path))
+    assert [] == folders.forget({kept}, idle_s=60)
+    assert [] == folders.forget({kept, back}, idle_s=60)
+    assert [gone] == folders.forget({kept, back}, idle_s=0)
+    assert [] == folders.forget({kept}, idle_s=60)
+    assert {back, kept, "something-else"} == set(_names(tmp_path))
+
+
+def test_there_need_be_no_folder(tmp_path: Path) -> None:
+    """No run has trained yet."""
+    assert [] == AdapterFolders(MemoryArtifacts(), tmp_path / "none").forget((), idle_s=0)
