@@ -99,6 +99,7 @@ class _Lab:
         running = asyncio.create_task(rollouts.run(streams))
         for _ in range(swaps):
             await asyncio.sleep(_PAUSE_S)
+            await self._room()
             self.registry.promote(await self.version())
         await asyncio.sleep(_PAUSE_S)
         rollouts.end()
@@ -111,6 +112,11 @@ class _Lab:
             **_counted(told),
             **_gaps(told, self._passes),
         }
+
+    async def _room(self) -> None:
+        """Wait until one more version fits: rollouts of old ones end, as pacing would have it."""
+        while len(await self.registry.wanted()) >= _ROOM:  # noqa: ASYNC110 - rollouts tell nobody
+            await asyncio.sleep(0.1)
 
     async def kill(self) -> dict[str, Any]:
         """Kill -9 vLLM; what comes back, how soon, and with the same weights."""
