@@ -49,6 +49,8 @@ def surroundings(order: Order) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
+        # Beside servers that want the same cores, threads that wait in a loop take them away.
+        "OMP_WAIT_POLICY": "PASSIVE",
         # Intel's library picks another order of summation by where memory happens to lie, else.
         "MKL_CBWR": "AUTO",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
