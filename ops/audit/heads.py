@@ -112,7 +112,7 @@ def _owned(book: Book) -> dict[UUID, Kind]:
     owned |= {stream.id: Kind.FACT for stream in book.streams.values() if stream.imports}
     if book.run.run_no > 0:
         owned[book.run.id] = Kind.RUN
-        if not book.live:
+        if not book.live or book.run.trains:
             owned[ids.learner_id(book.run.id)] = Kind.LEARNER
     return owned
 

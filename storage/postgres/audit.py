@@ -48,6 +48,7 @@ class RunRow(_Row, frozen=True):
     opened: int
     ended: int
     policy: str = "base"
+    trains: bool = False
 
 
 class EventRow(_Row, frozen=True):

@@ -1,7 +1,7 @@
 -- name: runs
 -- Every run, with the counters that an audit compares.
 SELECT run_no, id, name, scope, mode, state, rollouts, batch_size, lag, version, head, sealed_gen, accepted, opened,
-       ended, policy
+       ended, policy, trains
 FROM run ORDER BY run_no
 
 -- name: events

@@ -29,6 +29,8 @@ from tests.support.fake_trainer import trained_by
 from tests.support.ports import in_memory_ports
 from tests.support.scripted_replies import gold_for
 
+__all__ = ["trained"]
+
 _ROLES = ("planner", "executor", "judge", "manager", "router", "embedder")
 _EVERYWHERE = [TopicState(topic, 0, -1, 0) for topic in topics.COMMANDS]
 
@@ -90,7 +92,7 @@ class _Crew:
                 return reply_of(effect)
 
 
-async def _trained(workbench: Workbench, mode: str) -> tuple[int, list[TrainJob]]:
+async def trained(workbench: Workbench, mode: str) -> tuple[int, list[TrainJob]]:
     """A run of five questions, worked on to its end."""
     run = await workbench.run(_manifest(mode))
     for row in "01234":
@@ -116,7 +118,7 @@ def _samples(job: TrainJob) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("mode", ["batch", "live"])
 async def test_versions_are_made_and_used(workbench: Workbench, mode: str) -> None:
     """Each update starts from the version that served; its children's rows name it."""
-    run, jobs = await _trained(workbench, mode)
+    run, jobs = await trained(workbench, mode)
     rows = await workbench.policies.list(run)
     assert len(jobs) >= 2
     assert [job.policy for job in jobs] == [row.name for row in rows]
@@ -132,7 +134,7 @@ async def test_versions_are_made_and_used(workbench: Workbench, mode: str) -> No
 
 async def test_another_implementation_trains_on_the_same_samples(workbench: Workbench) -> None:
     """Token for token, advantage for advantage: what the twins make, Postgres makes."""
-    _, jobs = await _trained(workbench, "batch")
+    _, jobs = await trained(workbench, "batch")
     async with in_memory_ports() as twins:
-        _, others = await _trained(Workbench(twins), "batch")
+        _, others = await trained(Workbench(twins), "batch")
     assert list(map(_samples, others)) == list(map(_samples, jobs))

@@ -25,7 +25,7 @@ def history_of(db: Database) -> History:
             state=run.state, rollouts=run.manifest.rollouts, batch_size=run.manifest.batch_size,
             lag=run.manifest.lag, version=run.head.version, head=run.head.hash,
             sealed_gen=run.sealed_gen, accepted=run.accepted, opened=run.opened, ended=run.ended,
-            policy=run.policy,
+            policy=run.policy, trains=run.manifest.train,
         ),
         events=tuple(
             EventRow(
