@@ -6,14 +6,15 @@ cannot be trained from does not come again with every later batch.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
 
 from consumers.requests import choice_of, command
 from mia_events import ids
-from mia_events.effects import Candidates, ChooseGroups, Groups, ReadGroups, Train, ask
+from mia_events.effects import Candidates, ChooseGroups, Groups, GroupView, ReadGroups, Train, ask
 from mia_events.learning.job import Trained, TrainJob
 from mia_events.learning.prepare import Prepared, prepare
 from mia_events.learning.record import version_record
@@ -21,8 +22,11 @@ from mia_events.learning.rewards import weights_of
 from mia_events.learning.rows import UntrainableTurn, data_sha256
 from mia_events.learning.selection import Selection, lineage_of, select
 from mia_events.learning.versions import number_of, version_name
+from mia_events.quoting import clip
 from mia_events.steps import NewVersion, Plan, PolicyWrite, Step, Task
 from schemas.events import LearnerMerged, LearnerSealed, LearnerTrained
+
+_PROBLEM_CHARACTERS: Final = 2_000
 
 
 class _Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +36,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
     found: Candidates
     selection: Selection
     prepared: Prepared
+    problems: tuple[str, ...]
 
 
 def update(task: Task) -> Plan:
@@ -40,13 +45,15 @@ def update(task: Task) -> Plan:
     found = yield from ask(ChooseGroups(run=task.run.id, number=merged.number))
     selection = _selected(task, found)
     groups = yield from ask(ReadGroups(run=task.run.id, questions=selection.chosen))
-    try:
-        prepared = _prepared(task, groups)
-    except UntrainableTurn as error:
-        return _nothing_made(merged, found, selection, "failed", str(error))
+    views, problems = _trainable(task, groups)
+    prepared = _prepared(task, views)
     if prepared.problem:
-        return _nothing_made(merged, found, selection, "skipped", prepared.problem)
-    batch = _Batch(merged=merged, found=found, selection=selection, prepared=prepared)
+        kind: Literal["skipped", "failed"] = "failed" if problems else "skipped"
+        why = "; ".join((prepared.problem, *problems))
+        return _nothing_made(merged, found, selection, kind, clip(why, _PROBLEM_CHARACTERS))
+    batch = _Batch(
+        merged=merged, found=found, selection=selection, prepared=prepared, problems=problems
+    )
     job = _job(task, batch)
     trained = yield from ask(Train(job=job))
     return _registered(task, batch, job, trained)
@@ -59,10 +66,26 @@ def _selected(task: Task, found: Candidates) -> Selection:
     return select(found.items, lineage=lineage, staleness=manifest.staleness, limit=limit)
 
 
-def _prepared(task: Task, groups: Groups) -> Prepared:
+def _trainable(task: Task, groups: Groups) -> tuple[list[GroupView], tuple[str, ...]]:
+    """The groups whose turns can be rows, and what is wrong with the others: one turn that was not
+    captured costs its group, not the batch.
+    """
+    views: list[GroupView] = []
+    problems: list[str] = []
+    for view in groups.items:
+        try:
+            _prepared(task, (view,))
+        except UntrainableTurn as error:
+            problems.append(str(error))
+        else:
+            views.append(view)
+    return views, tuple(problems)
+
+
+def _prepared(task: Task, views: Sequence[GroupView]) -> Prepared:
     manifest = task.run.manifest
     weights = weights_of(manifest.judge, manifest.reward)
-    return prepare(groups.items, weights=weights, hyper=manifest.hyper)
+    return prepare(views, weights=weights, hyper=manifest.hyper)
 
 
 def _nothing_made(
@@ -117,7 +140,7 @@ def _registered(task: Task, batch: _Batch, job: TrainJob, trained: Trained) -> S
         adapter_sha256=trained.adapter_sha256,
         optimizer_sha256=trained.optimizer_sha256,
         data_sha256=sha,
-        record=version_record(job, trained, metrics),
+        record=version_record(job, trained, metrics, batch.problems),
     )
     return Step(
         event=LearnerTrained(
@@ -149,6 +172,7 @@ def _counts(task: Task, batch: _Batch) -> dict[str, float]:
         **{f"mean.{name}": value for name, value in prepared.means.items()},
         "groups.flat": float(prepared.flat),
         "groups.small": float(prepared.small),
+        "groups.untrainable": float(len(batch.problems)),
         "groups.stale": float(len(selection.stale)),
         "rollouts.unjudged": float(prepared.unjudged),
         "staleness.max": float(max(ages)),

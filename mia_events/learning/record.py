@@ -9,16 +9,20 @@ from mia_events.learning.job import Determinants, Trained, TrainJob
 
 class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How a version was made: its job without the rows, what determined its bits, its metrics by
-    name, and how long it took. The rows are made again from the ledger.
+    name, how long it took, and the `problems` of groups that were left out. The rows are made again
+    from the ledger.
     """
 
     job: TrainJob
     determinants: Determinants
     metrics: dict[str, float]
     seconds: float
+    problems: tuple[str, ...] = ()
 
 
-def version_record(job: TrainJob, trained: Trained, metrics: dict[str, float]) -> bytes:
+def version_record(
+    job: TrainJob, trained: Trained, metrics: dict[str, float], problems: tuple[str, ...] = ()
+) -> bytes:
     """The record of an update, as JSON."""
     return msgspec.json.encode(
         VersionRecord(
@@ -26,6 +30,7 @@ def version_record(job: TrainJob, trained: Trained, metrics: dict[str, float]) -
             determinants=trained.determinants,
             metrics=metrics,
             seconds=trained.seconds,
+            problems=problems,
         )
     )
 

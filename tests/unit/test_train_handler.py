@@ -191,18 +191,36 @@ def test_no_groups_at_all_are_a_skip() -> None:
     assert ("skipped", "base") == (event.training, event.policy)
 
 
-def test_a_turn_without_its_tokens_fails_the_batch_once() -> None:
-    """The failure names the turn, and its group does not come again with the next batch."""
-    view = mixed(4)
+def broken(number: int) -> GroupView:
+    """A group with a turn whose tokens were not captured."""
+    view = mixed(number)
     rollout = view.rollouts[0]
     lost = msgspec.structs.replace(rollout.turns[0].reply, prompt_ids=(), uncaptured="none given")
     turns = (msgspec.structs.replace(rollout.turns[0], reply=lost), *rollout.turns[1:])
     rollouts = (msgspec.structs.replace(rollout, turns=turns), *view.rollouts[1:])
-    broken = msgspec.structs.replace(view, rollouts=rollouts)
-    driven = learn(learner(SECOND), found(broken), broken)
+    return msgspec.structs.replace(view, rollouts=rollouts)
+
+
+def test_a_batch_without_a_trainable_group_fails_once() -> None:
+    """The failure names the turn, and its group does not come again with the next batch."""
+    view = broken(4)
+    driven = learn(learner(SECOND), found(view), view)
     assert "failed" == driven.event.training
     assert "none given" in driven.event.problem
     assert PolicyWrite(batch=1, groups=(view.question,)) == driven.step.policy
+
+
+def test_a_turn_without_its_tokens_costs_its_group_only() -> None:
+    """The others are trained on; what is wrong is counted and kept."""
+    views = (broken(4), mixed(5))
+    driven = learn(learner(SECOND), found(*views), *views)
+    assert {UUID(int=5)} == {row.question for row in driven.only(Train).job.rows}
+    assert (1.0, 1) == (driven.event.metrics["groups.untrainable"], driven.event.groups)
+    assert driven.step.policy is not None
+    assert driven.step.policy.version is not None
+    assert (UUID(int=4), UUID(int=5)) == driven.step.policy.groups
+    record = msgspec.json.decode(driven.step.policy.version.record, type=VersionRecord)
+    assert "none given" in record.problems[0]
 
 
 def test_a_dead_lettered_update_uses_its_groups_up() -> None:
