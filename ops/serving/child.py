@@ -36,6 +36,7 @@ def serving_child(
     if not settings.training.enabled:
         return None
     report, began = report_file(home), time.time()
+    own = {"kafka": settings.kafka.mode, "postgres": settings.postgres.mode}
     config = serving_config(settings, connections, ports, report)
 
     async def passed() -> None:
@@ -48,6 +49,7 @@ def serving_child(
         ready=passed,
         env={"PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"},
         prepare=prepare,
-        depends_on=("postgres",) if settings.postgres.mode == "embedded" else (),
+        # Kafka too: whoever is first prepares the topics.
+        depends_on=tuple(part for part, mode in own.items() if mode == "embedded"),
         stdin=msgspec.json.encode(config) + b"\n",
     )

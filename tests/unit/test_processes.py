@@ -192,4 +192,4 @@ def test_versions_are_served_where_runs_may_train(tmp_path: Path) -> None:
     assert ["http://models/v1"] == [replica.base_url for replica in config.replicas]
     assert "//mia_worker:" in config.dsn
     assert str(tmp_path / "home" / "adapters") == config.adapters
-    assert ("postgres",) == found["policies"].depends_on
+    assert ("kafka", "postgres") == found["policies"].depends_on  # both are prepared first
