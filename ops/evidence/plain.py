@@ -40,6 +40,6 @@ def compared(python: Path, folder: Path) -> Comparison:
         [str(python), str(_PROGRAM), str(folder)],
         check=True,
         stdout=subprocess.PIPE,
-        env=FOREIGN_PROCESS,
+        env={**FOREIGN_PROCESS, "OMP_WAIT_POLICY": "PASSIVE"},
     ).stdout
     return msgspec.json.decode(output.splitlines()[-1], type=Comparison)

@@ -69,7 +69,7 @@ def figures_of(rows: Sequence[Row], seen: Sequence[Tokens]) -> dict[str, float]:
         "entropy": surprise / tokens,
         "sampler_gap_mean": gaps / tokens,
         "sampler_gap_max": _highest(gap.abs()),
-        "ess": first**2 / (tokens * second),
+        "ess": min(1.0, first**2 / (tokens * second)),  # rounding apart, it is at most that
         **({"kl_base": k3[0] / tokens} if k3 else {}),
     }
 
