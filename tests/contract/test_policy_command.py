@@ -1,12 +1,16 @@
 """`mia policy` over a registry in Postgres, and servers brought level with the same registry."""
 
+import asyncio
 import json
+import os
+import sys
 import uuid
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,6 +20,7 @@ from ops.cli.main import application
 from ops.errors import Refused
 from ops.evidence.adapters import random_adapter, safetensors
 from ops.serving.config import ServingConfig, reconciler_of
+from ops.serving.process import read_report
 from ops.serving.weights import Weights
 from schemas.envelope import encode_payload
 from schemas.events import LearnerSealed
@@ -207,19 +212,49 @@ def test_the_learning_curve_is_written_to_a_file(lab: _Lab, tmp_path: Path) -> N
         _mia("r", "--plot", str(tmp_path / "curve.png"), command="learn")
 
 
+async def test_the_process_works_on_until_it_is_told_to_stop(lab: _Lab, tmp_path: Path) -> None:
+    """Configured on standard input; each pass is reported, and a server that forgets is mended."""
+    report = tmp_path / "policies.json"
+    async with lora_server(LoraServer()) as server:
+        config = msgspec.structs.replace(_config(lab, server), poll_s=0.1, report=str(report))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "ops.serving",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )  # fmt: skip
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(config) + b"\n")
+        await process.stdin.drain()
+        for _ in range(2):
+            async with asyncio.timeout(30):
+                while not server.adapters:  # noqa: ASYNC110 - a process tells nobody
+                    await asyncio.sleep(0.05)
+            server.adapters.clear()
+        process.terminate()
+        said, _ = await process.communicate()
+    assert 0 == process.returncode
+    assert b"a-password" not in said
+    level = read_report(report)
+    assert level is not None
+    assert [server.url] == [one.address for one in level.replicas]
+
+
 async def test_a_server_is_brought_level_with_the_registry_in_postgres(lab: _Lab) -> None:
     """The role of workers reads all it needs; what serves is loaded, what was held back is not."""
     async with lora_server(LoraServer()) as server:
-        config = ServingConfig(
-            dsn=lab.role_dsn(),
-            artifacts=str(lab.home / "artifacts"),
-            adapters=str(lab.home / "adapters"),
-            replicas=(Endpoint(base_url=server.url),),
-            room=4,
-            poll_s=1.0,
-        )
-        async with reconciler_of(config) as reconciler:
+        async with reconciler_of(_config(lab, server)) as reconciler:
             level = await reconciler.once()
         assert level.is_level
         (name,) = server.adapters
     assert name.startswith("planner@v1-")
+
+
+def _config(lab: _Lab, server: LoraServer) -> ServingConfig:
+    return ServingConfig(
+        dsn=lab.role_dsn(),
+        artifacts=str(lab.home / "artifacts"),
+        adapters=str(lab.home / "adapters"),
+        replicas=(Endpoint(base_url=server.url),),
+        room=4,
+        poll_s=1.0,
+    )
