@@ -142,6 +142,15 @@ def test_facts_that_cannot_be_there_are_not_demanded() -> None:
     assert [(set(), 1)] * 4 == [(checks, facts) for checks, _, facts in told]
 
 
+def test_a_generation_without_training_tells_nobody_of_a_policy() -> None:
+    """The same event goes out where training was decided on, and only there."""
+    sealed = [row for row in HISTORY.events if row.type == "learner.sealed"]
+    empty = {**WHOLE, "mia.policy": Retained(topic="mia.policy", records=())}
+    side = new(SIDE, created=dict.fromkeys(empty, START))
+    assert sealed
+    assert (set(), 2) == judge(empty, side)[::2]
+
+
 def test_facts_within_retention_are_demanded() -> None:
     """A partition that lost its oldest records must still hold the newer ones."""
     trimmed = new(WHOLE["mia.answer"], records=(), since=ANSWERED.at.timestamp() - 1)
