@@ -36,7 +36,7 @@ SELECT r.run_no, 1, 'planner@v1', 'base', 0, 'promoted', $2, $2, $2, '{}', $3, n
 FROM run AS r WHERE r.name = $1
 """
 _ANSWERED_BY = """
-SELECT DISTINCT f.policy, convert_from(a.body, 'UTF8')::jsonb ->> 'policy' AS told
+SELECT DISTINCT f.policy, coalesce(convert_from(a.body, 'UTF8')::jsonb ->> 'policy', 'base') AS told
 FROM event AS p JOIN effect AS f ON f.run_no = p.run_no AND f.event_id = p.id AND f.kind = 'call'
 JOIN event AS a ON a.run_no = p.run_no AND a.stream = p.correlation AND a.type = 'question.answered'
 JOIN run AS r ON r.run_no = p.run_no
