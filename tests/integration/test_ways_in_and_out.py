@@ -312,3 +312,19 @@ def test_events_are_tailed_and_shown(mia: Mia) -> None:
     kinds = {effect["kind"] for one in story for effect in one["effects"]}
     assert "call" in kinds
     assert 1 == mia("events", "show", str(uuid.uuid4())).returncode
+
+
+def test_anchors_are_pinned_and_their_labels_are_not_in_the_manifest(
+    mia: Mia, tmp_path: Path
+) -> None:
+    """A run holds questions back by a file; whoever reads the run sees them without answers."""
+    file = tmp_path / "held.json"
+    context = [["Held", ["It flows through a town that nobody names."]]]
+    row = {"_id": "h1", "question": "Which river is held back?", "answer": _SECRET}
+    file.write_text(json.dumps([{**row, "context": context}]))
+    _run(mia, "run", "create", "held", "--anchors", str(file), "--guard-margin", "0.1")
+    shown = _run(mia, "run", "show", "held")
+    manifest = json.loads(shown)["manifest"]
+    assert ("anchors", 0.1) == (manifest["guard"], manifest["guard_rules"]["margin"])
+    assert ["h1"] == [anchor["row"] for anchor in manifest["anchors"]]
+    assert _SECRET not in shown
