@@ -6,7 +6,6 @@ cannot be trained from does not come again with every later batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, Literal
 from uuid import UUID
 
@@ -14,12 +13,12 @@ import msgspec
 
 from consumers.requests import choice_of, command
 from mia_events import ids
-from mia_events.effects import Candidates, ChooseGroups, Groups, GroupView, ReadGroups, Train, ask
+from mia_events.effects import Candidates, ChooseGroups, ReadGroups, Train, ask
 from mia_events.learning.job import Trained, TrainJob
 from mia_events.learning.prepare import Prepared, prepare
 from mia_events.learning.record import version_record
 from mia_events.learning.rewards import weights_of
-from mia_events.learning.rows import UntrainableTurn, data_sha256
+from mia_events.learning.rows import data_sha256
 from mia_events.learning.selection import Selection, lineage_of, select
 from mia_events.learning.versions import number_of, version_name
 from mia_events.quoting import clip
@@ -36,7 +35,6 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
     found: Candidates
     selection: Selection
     prepared: Prepared
-    problems: tuple[str, ...]
 
 
 def update(task: Task) -> Plan:
@@ -45,15 +43,14 @@ def update(task: Task) -> Plan:
     found = yield from ask(ChooseGroups(run=task.run.id, number=merged.number))
     selection = _selected(task, found)
     groups = yield from ask(ReadGroups(run=task.run.id, questions=selection.chosen))
-    views, problems = _trainable(task, groups)
-    prepared = _prepared(task, views)
+    manifest = task.run.manifest
+    weights = weights_of(manifest.judge, manifest.reward)
+    prepared = prepare(groups.items, weights=weights, hyper=manifest.hyper)
     if prepared.problem:
-        kind: Literal["skipped", "failed"] = "failed" if problems else "skipped"
-        why = "; ".join((prepared.problem, *problems))
+        kind: Literal["skipped", "failed"] = "failed" if prepared.problems else "skipped"
+        why = "; ".join((prepared.problem, *prepared.problems))
         return _nothing_made(merged, found, selection, kind, clip(why, _PROBLEM_CHARACTERS))
-    batch = _Batch(
-        merged=merged, found=found, selection=selection, prepared=prepared, problems=problems
-    )
+    batch = _Batch(merged=merged, found=found, selection=selection, prepared=prepared)
     job = _job(task, batch)
     trained = yield from ask(Train(job=job))
     return _registered(task, batch, job, trained)
@@ -64,28 +61,6 @@ def _selected(task: Task, found: Candidates) -> Selection:
     manifest = task.run.manifest
     limit = manifest.batch_size if manifest.mode == "live" else None
     return select(found.items, lineage=lineage, staleness=manifest.staleness, limit=limit)
-
-
-def _trainable(task: Task, groups: Groups) -> tuple[list[GroupView], tuple[str, ...]]:
-    """The groups whose turns can be rows, and what is wrong with the others: one turn that was not
-    captured costs its group, not the batch.
-    """
-    views: list[GroupView] = []
-    problems: list[str] = []
-    for view in groups.items:
-        try:
-            _prepared(task, (view,))
-        except UntrainableTurn as error:
-            problems.append(str(error))
-        else:
-            views.append(view)
-    return views, tuple(problems)
-
-
-def _prepared(task: Task, views: Sequence[GroupView]) -> Prepared:
-    manifest = task.run.manifest
-    weights = weights_of(manifest.judge, manifest.reward)
-    return prepare(views, weights=weights, hyper=manifest.hyper)
 
 
 def _nothing_made(
@@ -140,7 +115,7 @@ def _registered(task: Task, batch: _Batch, job: TrainJob, trained: Trained) -> S
         adapter_sha256=trained.adapter_sha256,
         optimizer_sha256=trained.optimizer_sha256,
         data_sha256=sha,
-        record=version_record(job, trained, metrics, batch.problems),
+        record=version_record(job, trained, metrics, batch.prepared.problems),
     )
     return Step(
         event=LearnerTrained(
@@ -172,7 +147,7 @@ def _counts(task: Task, batch: _Batch) -> dict[str, float]:
         **{f"mean.{name}": value for name, value in prepared.means.items()},
         "groups.flat": float(prepared.flat),
         "groups.small": float(prepared.small),
-        "groups.untrainable": float(len(batch.problems)),
+        "groups.untrainable": float(len(batch.prepared.problems)),
         "groups.stale": float(len(selection.stale)),
         "rollouts.unjudged": float(prepared.unjudged),
         "staleness.max": float(max(ages)),

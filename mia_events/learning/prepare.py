@@ -12,7 +12,7 @@ from mia_events.effects import GroupView
 from mia_events.learning.advantages import advantages
 from mia_events.learning.job import Hyper, Row
 from mia_events.learning.rewards import PARTS, WEIGHTS, Parts, Weights, parts_of, reviewed, reward
-from mia_events.learning.rows import Sample, rows_of
+from mia_events.learning.rows import Sample, UntrainableTurn, rows_of
 
 _LEAST: Final = 2
 
@@ -23,6 +23,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     `trained` groups have rows. `flat` ones have rewards that are all equal, `small` ones fewer than
     two judged rollouts; neither has anything to learn from. `unjudged` counts rollouts without a
     reward. `means` are the mean reward and the means of its known parts over judged rollouts.
+    `problems` tell of groups with a turn that cannot be a row: they count nowhere else.
     """
 
     rows: tuple[Row, ...]
@@ -31,6 +32,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     small: int
     unjudged: int
     means: dict[str, float]
+    problems: tuple[str, ...] = ()
 
     @property
     def problem(self) -> str:
@@ -51,30 +53,44 @@ class _Group(msgspec.Struct, frozen=True):
     rewards: Mapping[int, float]
 
     @property
+    def whole(self) -> bool:
+        return len(self.rewards) >= _LEAST
+
+    @property
     def flat(self) -> bool:
         return len(set(self.rewards.values())) == 1
 
 
 def prepare(groups: Sequence[GroupView], *, weights: Weights, hyper: Hyper) -> Prepared:
-    """Reward, compare and cut into rows. Raises `UntrainableTurn`.
+    """Reward, compare and cut into rows; a turn that cannot be one costs its group, not the batch.
 
     A group that reviewers graded, since its label never came, is rewarded as one without a label,
     unless the weights were chosen.
     A flat group has a gradient only where divergence or entropy count: else it is left out.
     """
-    graded = [_graded(view, weights) for view in sorted(groups, key=lambda one: one.position)]
-    whole = [group for group in graded if len(group.rewards) >= _LEAST]
     regular = bool(hyper.kl or hyper.entropy)
-    used = [group for group in whole if regular or not group.flat]
-    if all(group.flat for group in used):
-        used = []
+    graded: list[_Group] = []
+    problems: list[str] = []
+    rows: list[tuple[_Group, tuple[Row, ...]]] = []
+    for view in sorted(groups, key=lambda one: one.position):
+        group = _graded(view, weights)
+        try:
+            if group.whole and (regular or not group.flat):
+                rows.append((group, _rows(group, hyper)))
+        except UntrainableTurn as error:
+            problems.append(str(error))
+        else:
+            graded.append(group)
+    if all(group.flat for group, _ in rows):
+        rows = []
     return Prepared(
-        rows=tuple(row for group in used for row in _rows(group, hyper)),
-        trained=len(used),
-        flat=sum(group.flat for group in whole),
-        small=len(graded) - len(whole),
+        rows=tuple(row for _, found in rows for row in found),
+        trained=len(rows),
+        flat=sum(group.flat for group in graded if group.whole),
+        small=sum(not group.whole for group in graded),
         unjudged=sum(len(group.parts) - len(group.rewards) for group in graded),
         means=_means(graded),
+        problems=tuple(problems),
     )
 
 

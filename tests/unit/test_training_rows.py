@@ -102,6 +102,16 @@ def test_a_row_is_never_cut_to_its_limit() -> None:
         rows(said, row_tokens=4)
 
 
+def test_a_broken_turn_costs_its_group_where_equal_rewards_count_too() -> None:
+    """With divergence in the loss, equal rewards are used beside a group with a difference."""
+    broken = recorded(0, judged(0, "correct"), turns(0, ("plan", reply("1. Search.", logprobs=()))))
+    flat = group(broken, ended(1, "correct"), position=1)
+    found = prepared(group(), flat, kl=0.1)
+    assert (1, 0) == (found.trained, found.flat)
+    assert prepared(group(), kl=0.1).rows == found.rows
+    assert ["0 log-probabilities" in problem for problem in found.problems] == [True]
+
+
 def test_a_turn_that_hit_its_limit_trains() -> None:
     """It says so, and is not gone."""
     found = rows(turns(0, ("plan", reply("1. Search", finish_reason="length"))))
