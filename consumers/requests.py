@@ -7,11 +7,11 @@ from typing import Any, Final, TypeVar
 from consumers.tools import TOOLS, Tool
 from mia_events import ids
 from mia_events.effects import Call, Embed, Message
+from mia_events.learning.versions import BASE
 from mia_events.steps import ModelChoice, Poison, QuestionView, Task
-from schemas.events import Event
+from schemas.events import Event, LearnerSealed
 
 E = TypeVar("E", bound=Event)
-BASE_POLICY: Final = "base"
 NO_ROLLOUT: Final = -1
 
 
@@ -56,6 +56,12 @@ def tools_of(task: Task) -> tuple[Tool, ...]:
     if missing:
         raise Poison(f"run {task.run.name} needs tools that are not here: {', '.join(missing)}")
     return tuple(TOOLS[name] for name in sorted(names))
+
+
+def sealed_policy(task: Task) -> str:
+    """The planner version that a learner's last seal named; the base where nothing is sealed."""
+    sealed = task.last(LearnerSealed)
+    return sealed.policy if isinstance(sealed, LearnerSealed) else BASE
 
 
 def sampling_seed(task: Task, rollout: int, step: str) -> int:
@@ -113,7 +119,7 @@ def planner_call(
     choice, trained = choice_of(task, "planner"), task.run.manifest.train
     return Call(
         role="planner",
-        model=choice.model if policy == BASE_POLICY else policy,
+        model=choice.model if policy == BASE else policy,
         messages=messages,
         max_tokens=choice.max_tokens,
         temperature=1.0 if trained else choice.temperature,
@@ -146,7 +152,6 @@ def setting(task: Task, name: str, default: int) -> int:
 
 
 __all__ = [
-    "BASE_POLICY",
     "NO_ROLLOUT",
     "call",
     "choice_of",
@@ -157,6 +162,7 @@ __all__ = [
     "prompt",
     "question_of",
     "sampling_seed",
+    "sealed_policy",
     "setting",
     "tools_of",
 ]

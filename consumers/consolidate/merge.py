@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from consumers.requests import BASE_POLICY, command
+from consumers.requests import command, sealed_policy
 from mia_events.effects import ConsolidatedQuestion, ReadBatch, ask
 from mia_events.memories import batch_write
 from mia_events.steps import Plan, Step, Task
@@ -40,7 +40,7 @@ def _merged(task: Task, number: int) -> LearnerMerged | LearnerSealed:
         number=number,
         generation=number + 1,
         training="none_configured",
-        policy=_policy(task),
+        policy=sealed_policy(task),
     )
 
 
@@ -48,11 +48,6 @@ def _left(question: ConsolidatedQuestion) -> QuestionConsolidated:
     body = decode_payload(bytes(question.body))
     # A question that an operator cancelled before it was graded leaves nothing.
     return body if isinstance(body, QuestionConsolidated) else QuestionConsolidated()
-
-
-def _policy(task: Task) -> str:
-    sealed = task.last(LearnerSealed)
-    return sealed.policy if isinstance(sealed, LearnerSealed) else BASE_POLICY
 
 
 __all__ = ["merge"]

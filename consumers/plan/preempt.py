@@ -6,6 +6,7 @@ No IO; the same facts give the same step whoever takes it.
 from __future__ import annotations
 
 from consumers.plan import orders
+from consumers.requests import sealed_policy
 from mia_events.lifecycle import Kind
 from mia_events.quoting import clean, clip
 from mia_events.steps import OutcomeUnknown, PolicyWrite, Step, Task
@@ -96,8 +97,7 @@ def _batch_of(task: Task) -> int:
 def _serving(task: Task) -> str:
     if isinstance(task.command, LearnerTrained):
         return task.command.parent
-    sealed = task.last(LearnerSealed)
-    return sealed.policy if isinstance(sealed, LearnerSealed) else "base"
+    return sealed_policy(task)
 
 
 __all__ = ["dead_letter_step", "fail_question"]
