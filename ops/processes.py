@@ -1,11 +1,10 @@
 """The worker processes and model servers that `mia up` keeps alive beside Kafka and Postgres."""
 
 import asyncio
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 from aiokafka.admin import AIOKafkaAdminClient
 
 from consumers.effects.model_client import Endpoint
@@ -15,6 +14,7 @@ from ops.api.child import api_child
 from ops.connect import Connections, connections_to
 from ops.database import prepare_database, prepare_topics
 from ops.defaults import make_default_run
+from ops.embedded.ours import embedded_parts, our_child
 from ops.embedded.spec import ChildSpec
 from ops.embedded.stack import Endpoints
 from ops.embedded.state import Home
@@ -27,7 +27,6 @@ from ops.worker import ADMIT, EVERYTHING, STAGE_TOPICS, TRAIN, WorkerConfig
 
 __all__ = ["Preparation", "children", "worker_config"]
 
-_ROOT = Path(__file__).parents[1]
 _JUDGE = "judge"
 _TOOL_CALL = "tool-call"
 _WORKERS = tuple(stage for stage in EVERYTHING if stage not in {_JUDGE, ADMIT})
@@ -128,20 +127,14 @@ def _division(settings: Settings) -> dict[str, tuple[str, ...]]:
 
 
 def _spec(name: str, config: WorkerConfig, prepare: Preparation, settings: Settings) -> ChildSpec:
-    own = {"kafka": settings.kafka.mode, "postgres": settings.postgres.mode}
-
     async def working() -> None:
         await _await_groups(config)
 
-    return ChildSpec(
-        name=name,
-        argv=[sys.executable, "-P", "-m", "ops.worker"],
-        ready=working,
-        env={"PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"},
+    return replace(
+        our_child(name, "ops.worker", config, working),
         prepare=prepare,
-        depends_on=tuple(part for part, mode in own.items() if mode == "embedded"),
+        depends_on=embedded_parts(settings),
         stop_patience_s=config.drain_s + 20,
-        stdin=msgspec.json.encode(config) + b"\n",
     )
 
 

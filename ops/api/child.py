@@ -1,15 +1,14 @@
 """The HTTP service as the stack's child."""
 
-import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Final
 
 import aiohttp
-import msgspec
 
 from ops.api.config import api_config
 from ops.connect import Connections
+from ops.embedded.ours import embedded_parts, our_child
 from ops.embedded.spec import ChildSpec
 from ops.embedded.state import Home
 from ops.settings import Settings
@@ -17,7 +16,6 @@ from ops.settings import Settings
 __all__ = ["NAME", "api_child", "base_url"]
 
 NAME: Final = "api"
-_ROOT: Final = Path(__file__).parents[2]
 
 
 def base_url(host: str, port: int) -> str:
@@ -50,14 +48,9 @@ def api_child(
         ):
             response.raise_for_status()
 
-    own = {"kafka": settings.kafka.mode, "postgres": settings.postgres.mode}
-    return ChildSpec(
-        name=NAME,
-        argv=[sys.executable, "-P", "-m", "ops.api"],
-        ready=answers,
-        env={"PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"},
+    return replace(
+        our_child(NAME, "ops.api", config, answers),
         prepare=prepare,
-        depends_on=tuple(part for part, mode in own.items() if mode == "embedded"),
+        depends_on=embedded_parts(settings),
         port=port,
-        stdin=msgspec.json.encode(config) + b"\n",
     )

@@ -1,8 +1,8 @@
 """The retrieval service as the stack's child, and how workers reach it or one that is not ours."""
 
 import asyncio
-import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ import msgspec
 from consumers.effects.model_client import Endpoint
 from consumers.tools.retrieval import RetrievalService
 from ops.embedded import report
+from ops.embedded.ours import our_child
 from ops.embedded.spec import ChildSpec, NotYet
 from ops.embedded.state import Home
 from ops.errors import Refused
@@ -32,7 +33,6 @@ __all__ = [
 
 NAME: Final = "retrieval"
 _EMBEDDER: Final = "embedder"
-_ROOT: Final = Path(__file__).parents[2]
 #: Vectors of a million passages take hours on a CPU; the service says how far it is.
 _READY_PATIENCE_S: Final = 24 * 3600.0
 _ASK_AGAIN_S: Final = 0.3
@@ -106,14 +106,11 @@ def retrieval_child(
     async def answers() -> None:
         await _probe(f"http://127.0.0.1:{port}")
 
-    return ChildSpec(
-        name=NAME,
-        argv=[sys.executable, "-P", "-m", "ops.retrieval"],
-        ready=answers,
-        env={"PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"},
+    config = retrieval_config(settings, models, port)
+    return replace(
+        our_child(NAME, "ops.retrieval", config, answers),
         port=port,
         ready_patience_s=_READY_PATIENCE_S,
-        stdin=msgspec.json.encode(retrieval_config(settings, models, port)) + b"\n",
     )
 
 

@@ -1,14 +1,13 @@
 """The process that keeps the planner's servers level, as the stack's child."""
 
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from ops.connect import Connections
+from ops.embedded.ours import embedded_parts, our_child
 from ops.embedded.spec import ChildSpec
 from ops.embedded.state import Home
 from ops.serving.config import serving_config
@@ -17,7 +16,6 @@ from ops.settings import Settings
 __all__ = ["NAME", "report_file", "serving_child"]
 
 NAME: Final = "policies"
-_ROOT: Final = Path(__file__).parents[2]
 
 
 def report_file(home: Home) -> Path:
@@ -36,20 +34,14 @@ def serving_child(
     if not settings.training.enabled:
         return None
     report, began = report_file(home), time.time()
-    own = {"kafka": settings.kafka.mode, "postgres": settings.postgres.mode}
     config = serving_config(settings, connections, ports, report)
 
     async def passed() -> None:
         if report.stat().st_mtime < began:
             raise ConnectionError("it has not made a pass yet")
 
-    return ChildSpec(
-        name=NAME,
-        argv=[sys.executable, "-P", "-m", "ops.serving"],
-        ready=passed,
-        env={"PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"},
+    return replace(
+        our_child(NAME, "ops.serving", config, passed),
         prepare=prepare,
-        # Kafka too: whoever is first prepares the topics.
-        depends_on=tuple(part for part, mode in own.items() if mode == "embedded"),
-        stdin=msgspec.json.encode(config) + b"\n",
+        depends_on=embedded_parts(settings),  # Kafka too: whoever is first prepares the topics
     )
