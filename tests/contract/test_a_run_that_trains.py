@@ -5,28 +5,17 @@ from typing import Any
 import pytest
 
 from consumers import prompts
-from consumers.runner.drive import Ask, Drive
-from consumers.stages import STAGES
 from mia_events import topics
-from mia_events.commits import step_commit
 from mia_events.effect_codec import Reply
-from mia_events.effects import (
-    ChooseGroups,
-    Label,
-    ReadBatch,
-    ReadGroups,
-    ReadLabel,
-    ReadRollouts,
-    Recall,
-    Train,
-)
+from mia_events.effects import Train
 from mia_events.learning.job import Hyper, TrainJob
 from mia_events.steps import Manifest, ModelChoice
-from storage.ports import Claimed, PendingCommit, TopicState
+from storage.ports import TopicState
 from tests.contract.workbench import Workbench
 from tests.simulation.performer import reply_of
 from tests.support.fake_trainer import trained_by
 from tests.support.ports import in_memory_ports
+from tests.support.reads import Outside
 from tests.support.scripted_replies import gold_for
 
 __all__ = ["trained"]
@@ -58,38 +47,13 @@ class _Crew:
             if not mine:
                 return
             for event in sorted(mine, key=lambda event: (event.topic, str(event.id))):
-                await self._handle(await self.bench.claimed(event.stream))
+                await self.bench.handle(await self.bench.claimed(event.stream), self._reply)
 
-    async def _handle(self, claimed: Claimed) -> None:
-        task = await self.bench.task(claimed)
-        drive = Drive(STAGES[claimed.topic][type(task.command)], task)
-        while drive.step is None:
-            for ask in drive.asks:
-                drive.give(ask, await self._reply(ask))
-        commit = step_commit(task, drive.step, claim=claimed.claim, attempt=claimed.attempt)
-        result = await self.bench.commit(PendingCommit(effects=drive.take(), step=commit))
-        assert ("committed",) == result.outcomes
-
-    async def _reply(self, ask: Ask) -> Reply:  # noqa: PLR0911 - one return per kind of effect
-        ledger, effect = self.bench.ledger, ask.effect
-        match effect:
-            case ReadRollouts():
-                return await ledger.rollouts(effect.question)
-            case ReadBatch():
-                return await ledger.consolidated(effect.run, effect.number)
-            case Recall():
-                return await self.bench.memory.recall(effect)
-            case ReadLabel():
-                return Label(await self.bench.labels.label(effect.question))
-            case ChooseGroups():
-                return await ledger.candidates(effect.run, effect.number)
-            case ReadGroups():
-                return await ledger.groups(effect.run, effect.questions)
-            case Train(job=job):
-                self.jobs.append(job)
-                return trained_by(job)
-            case _:
-                return reply_of(effect)
+    def _reply(self, effect: Outside) -> Reply:
+        if not isinstance(effect, Train):
+            return reply_of(effect)
+        self.jobs.append(effect.job)
+        return trained_by(effect.job)
 
 
 async def trained(workbench: Workbench, mode: str) -> tuple[int, list[TrainJob]]:

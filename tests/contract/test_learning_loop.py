@@ -10,36 +10,20 @@ import msgspec
 
 from consumers import prompts
 from consumers.guard import anchor_id
-from consumers.runner.drive import Drive
 from consumers.stages import STAGES
 from consumers.tools.run import run_tool
 from mia_events import ids
-from mia_events.commits import step_commit
 from mia_events.effect_codec import Reply
-from mia_events.effects import (
-    AnyEffect,
-    Call,
-    ChooseGroups,
-    Embed,
-    Label,
-    ModelReply,
-    ReadBatch,
-    ReadGroups,
-    ReadLabel,
-    ReadRollouts,
-    Recall,
-    Train,
-    UseTool,
-    Vectors,
-)
+from mia_events.effects import Call, Embed, ModelReply, Train, UseTool, Vectors
 from mia_events.learning.guard import Anchor, GuardRules
 from mia_events.learning.job import Hyper
 from mia_events.steps import Manifest, ModelChoice
 from schemas.envelope import decode_payload
 from schemas.events import LearnerSealed, LearnerTrained
-from storage.ports import Claimed, PendingCommit
+from storage.ports import Claimed
 from tests.contract.workbench import Workbench
 from tests.support.fake_trainer import trained_by
+from tests.support.reads import Outside
 from tests.support.scripted_replies import (
     asked_by,
     gold_for,
@@ -87,7 +71,7 @@ class Loop:
         streams = await self._streams()
         while pending := [one for stream in streams for one in await self._pending(stream)]:
             for one in pending:
-                await self._handle(one.stream)
+                await self._workbench.handle(await self._workbench.claimed(one.stream), self._reply)
             await self._workbench.ledger.advance(self._run)
 
     async def _streams(self) -> list[UUID]:
@@ -100,40 +84,14 @@ class Loop:
         found = await self._workbench.ledger.load(self._run, stream)
         return [one for one in found if one.topic in STAGES]
 
-    async def _handle(self, stream: UUID) -> None:
-        claimed = await self._workbench.claimed(stream)
-        task = await self._workbench.task(claimed)
-        drive = Drive(STAGES[claimed.topic][type(task.command)], task)
-        while drive.step is None:
-            for ask in drive.asks:
-                drive.give(ask, await self._reply(ask.effect))
-        step = step_commit(task, drive.step, claim=claimed.claim, attempt=claimed.attempt)
-        unit = PendingCommit(effects=drive.take(), step=step)
-        assert ("committed",) == (await self._workbench.commit(unit)).outcomes
-
-    async def _reply(  # noqa: C901, PLR0911 - one return per kind
-        self, effect: AnyEffect
-    ) -> Reply:
-        ledger = self._workbench.ledger
+    def _reply(self, effect: Outside) -> Reply:
         match effect:
             case Call():
                 return self._said(effect)
             case Embed():
                 return Vectors(tuple(map(vector_of, effect.texts)))
-            case Recall():
-                return await self._workbench.memory.recall(effect)
-            case ReadRollouts():
-                return await ledger.rollouts(effect.question)
-            case ReadBatch():
-                return await ledger.consolidated(effect.run, effect.number)
-            case ReadLabel():
-                return Label(await self._workbench.labels.label(effect.question))
             case UseTool():
                 return run_tool(effect, ())
-            case ChooseGroups():
-                return await ledger.candidates(effect.run, effect.number)
-            case ReadGroups():
-                return await ledger.groups(effect.run, effect.questions)
             case Train():
                 return trained_by(effect.job)
 

@@ -7,24 +7,10 @@ import pytest
 
 from consumers import prompts
 from consumers.effects.openai_wire import read_completion
-from consumers.runner.drive import Drive
 from consumers.stages import STAGES
 from mia_events import ids
-from mia_events.commits import step_commit
 from mia_events.effect_codec import Reply
-from mia_events.effects import (
-    AnyEffect,
-    Call,
-    Embed,
-    Label,
-    Memories,
-    ReadLabel,
-    ReadRollouts,
-    Recall,
-    ToolResult,
-    UseTool,
-    Vectors,
-)
+from mia_events.effects import Call, Embed, Memories, Recall, ToolResult, Train, UseTool, Vectors
 from mia_events.steps import Manifest, ModelChoice
 from schemas.envelope import decode_payload
 from schemas.events import (
@@ -34,9 +20,10 @@ from schemas.events import (
     RolloutJudged,
     RolloutPlanned,
 )
-from storage.ports import Claimed, PendingCommit
+from storage.ports import Claimed
 from tests.contract.workbench import Workbench
 from tests.support.malformed import TEXTS, body_of
+from tests.support.reads import Outside
 
 ROLES = ("planner", "executor", "judge", "manager", "router", "embedder")
 ANSWERED = '{"thought": "t", "action": "answer", "answer": "Scott"}'
@@ -64,24 +51,13 @@ class Walk:
         streams = [question, *(ids.rollout_id(question, number) for number in range(2))]
         while pending := [one for stream in streams for one in await self._pending(stream)]:
             for one in pending:
-                await self._handle(one.stream)
+                await self._workbench.handle(await self._workbench.claimed(one.stream), self._reply)
 
     async def _pending(self, stream: UUID) -> list[Claimed]:
         found = await self._workbench.ledger.load(self._run, stream)
         return [one for one in found if one.topic in STAGES]
 
-    async def _handle(self, stream: UUID) -> None:
-        claimed = await self._workbench.claimed(stream)
-        task = await self._workbench.task(claimed)
-        drive = Drive(STAGES[claimed.topic][type(task.command)], task)
-        while drive.step is None:
-            for ask in drive.asks:
-                drive.give(ask, await self._reply(ask.effect))
-        step = step_commit(task, drive.step, claim=claimed.claim, attempt=claimed.attempt)
-        unit = PendingCommit(effects=drive.take(), step=step)
-        assert ("committed",) == (await self._workbench.commit(unit)).outcomes
-
-    async def _reply(self, effect: AnyEffect) -> Reply:
+    def _reply(self, effect: Outside) -> Reply:
         match effect:
             case Call():
                 executes = effect.role == "executor"
@@ -89,15 +65,9 @@ class Walk:
                 return read_completion(body_of(text), effect)
             case Embed():
                 return Vectors((VECTOR,))
-            case Recall():
-                return await self._workbench.memory.recall(effect)
-            case ReadRollouts():
-                return await self._workbench.ledger.rollouts(effect.question)
-            case ReadLabel():
-                return Label(await self._workbench.labels.label(effect.question))
             case UseTool():
                 return ToolResult(ok=True, text="a\x00\ud7ffb", sources=("\x00Page",))
-            case _:
+            case Train():
                 raise TypeError(effect)
 
 

@@ -1,13 +1,15 @@
 """Short words for what the contract tests do to a ledger, on any implementation."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from consumers.runner.drive import Drive
+from consumers.stages import STAGES
 from mia_events import ids
 from mia_events.commits import Guard, StepCommit, step_commit
-from mia_events.effect_codec import encode_reply, request_sha
+from mia_events.effect_codec import Reply, encode_reply, request_sha
 from mia_events.effects import Call, Message, ModelReply
 from mia_events.lifecycle import Kind
 from mia_events.steps import Manifest, MemoryWrite, Order, PolicyWrite, Step, Task
@@ -28,6 +30,7 @@ from storage.ports import (
     Want,
 )
 from tests.support.ports import Ports
+from tests.support.reads import Outside, read
 
 __all__ = ["LEASE", "Workbench", "candidate", "new_question"]
 
@@ -182,6 +185,22 @@ class Workbench:
         result = await self.commit(PendingCommit(step=step))
         assert result.outcomes == ("committed",)
         return result
+
+    async def handle(self, claimed: Claimed, reply: Callable[[Outside], Reply]) -> None:
+        """Take a step with its real handler. What is read of ledger, memories and labels they
+        answer themselves, `reply` everything else.
+        """
+        task = await self.task(claimed)
+        drive = Drive(STAGES[claimed.topic][type(task.command)], task)
+        while drive.step is None:
+            for ask in drive.asks:
+                if isinstance(ask.effect, Outside):
+                    drive.give(ask, reply(ask.effect))
+                else:
+                    drive.give(ask, await read(ask.effect, self.ledger, self.memory, self.labels))
+        step = step_commit(task, drive.step, claim=claimed.claim, attempt=claimed.attempt)
+        unit = PendingCommit(effects=drive.take(), step=step)
+        assert ("committed",) == (await self.commit(unit)).outcomes
 
     async def effect(self, claimed: Claimed, text: str, ordinal: int = 0) -> EffectRow:
         """A recorded call whose reply is `text`."""

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -12,31 +11,14 @@ import msgspec
 from consumers.runner.drive import INTENT
 from consumers.tools.run import run_tool
 from mia_events.effect_codec import Reply, request_sha
-from mia_events.effects import (
-    AnyEffect,
-    Call,
-    ChooseGroups,
-    Embed,
-    Label,
-    ModelReply,
-    ReadBatch,
-    ReadGroups,
-    ReadLabel,
-    ReadRollouts,
-    Recall,
-    Train,
-    UseTool,
-    Vectors,
-)
+from mia_events.effects import AnyEffect, Call, Embed, ModelReply, Train, UseTool, Vectors
 from mia_events.steps import Late, Task, Transient
 from storage.inmemory.state import Database
 from storage.ports import LabelStore, Ledger, MemoryStore
 from tests.simulation.process import Process, World
 from tests.support.fake_trainer import trained_by
+from tests.support.reads import Outside, read
 from tests.support.scripted_replies import asked_by, logprob_of, reply_to, tokens_of, vector_of
-
-#: What is asked of the world outside, which costs and may fail.
-Outside: TypeAlias = Call | Embed | UseTool | Train
 
 __all__ = ["Account", "ChildDied", "Performer", "alone", "reply_of"]
 
@@ -90,22 +72,9 @@ class Performer:
 
     async def perform(self, effect: AnyEffect, task: Task) -> Reply:
         """See the port."""
-        match effect:
-            case ReadRollouts():
-                found: Reply = await self._ledger.rollouts(effect.question)
-            case ReadBatch():
-                found = await self._ledger.consolidated(effect.run, effect.number)
-            case Recall():
-                found = await self._memory.recall(effect)
-            case ReadLabel():
-                found = Label(await self._labels.label(effect.question))
-            case ChooseGroups():
-                found = await self._ledger.candidates(effect.run, effect.number)
-            case ReadGroups():
-                found = await self._ledger.groups(effect.run, effect.questions)
-            case _:
-                found = await self._call(effect, task)
-        return found
+        if isinstance(effect, Outside):
+            return await self._call(effect, task)
+        return await read(effect, self._ledger, self._memory, self._labels)
 
     async def _call(self, effect: Outside, task: Task) -> Reply:
         """A call of something outside, which costs and may fail."""
