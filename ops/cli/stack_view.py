@@ -138,7 +138,7 @@ def print_up(home: Home, said: Report, remark: str) -> None:
     password = f"  (user postgres, password in {secret})" if secret.exists() else ""
     out.print(f"  kafka     {said.bootstrap_servers}", markup=False)
     out.print(f"  postgres  {said.postgres}{password}", markup=False)
-    api = next((child.port for child in said.children if child.name == "api"), 0)
+    api = said.child("api").port
     if api:
         token = home.secret("api-token")
         known = f"  (token in {token})" if token.exists() else ""

@@ -30,6 +30,11 @@ class Report(msgspec.Struct, frozen=True):
     children: Sequence[ChildStatus] = ()
     notes: Sequence[str] = ()
 
+    def child(self, name: str) -> ChildStatus:
+        """Return what is known of a child; of one that is not there, that it is stopped."""
+        found = (child for child in self.children if child.name == name)
+        return next(found, ChildStatus(name=name, state="stopped"))
+
 
 def write(home: Home, report: Report) -> None:
     """Replace the report."""

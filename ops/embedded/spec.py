@@ -96,9 +96,9 @@ class ChildStatus(msgspec.Struct, frozen=True):
 
     name: str
     state: str
-    pid: int
-    port: int
-    restarts: int
-    since: float
+    pid: int = 0
+    port: int = 0
+    restarts: int = 0
+    since: float = 0.0
     why: str = ""
     doing: str = ""

@@ -154,16 +154,16 @@ async def _requests(someone: User) -> list[dict[str, Any]]:
 
 async def _afresh(someone: User, port: int) -> None:
     """Kill the server; its supervisor starts it again, with nothing cached."""
-    (old,) = [c.pid for c in report.read(Home(someone.home)).children if c.name == _CHILD]
-    if old is not None:
+    old = report.read(Home(someone.home)).child(_CHILD).pid
+    if old:
         os.killpg(old, signal.SIGKILL)
     async with aiohttp.ClientSession() as session:
         while True:
             await asyncio.sleep(1)
-            (now,) = [c.pid for c in report.read(Home(someone.home)).children if c.name == _CHILD]
+            now = report.read(Home(someone.home)).child(_CHILD).pid
             try:
                 async with session.get(f"http://127.0.0.1:{port}/health") as reply:
-                    if reply.status == 200 and now not in (old, None):  # noqa: PLR2004
+                    if reply.status == 200 and now not in (old, 0):  # noqa: PLR2004
                         return
             except aiohttp.ClientError:
                 continue

@@ -29,7 +29,7 @@ async def evidence(*, short: bool = False) -> Evidence:
     """Stream a benchmark under kills and a hang, then fill a small disk under another run."""
     async with user(**SMALL) as someone:
         await someone.mia("up")
-        streamed = await stream(someone, 10 if short else 100, _trouble)
+        streamed = await stream(someone, 10 if short else 48, _trouble)
     disk = await full_disk(12 if short else 60)
     return Evidence(
         figures={"kills and a hang": streamed, "a full disk": disk},
@@ -57,14 +57,14 @@ async def _reached(someone: User, ended: int) -> dict[str, Any]:
 
 def _signal(home: Path, name: str, sig: signal.Signals) -> int:
     """Signal a child, vLLM with its engine; its pid, 0 when it is down."""
-    for child in report.read(Home(home)).children:
-        if child.name == name and child.pid:
-            if name.startswith("vllm"):
-                os.killpg(child.pid, sig)
-            else:
-                os.kill(child.pid, sig)
-            return child.pid
-    return 0
+    pid = report.read(Home(home)).child(name).pid
+    if not pid:
+        return 0
+    if name.startswith("vllm"):
+        os.killpg(pid, sig)
+    else:
+        os.kill(pid, sig)
+    return pid
 
 
 def _judge_kills(streamed: Streamed) -> list[Claim]:

@@ -30,7 +30,7 @@ async def evidence(*, short: bool = False) -> Evidence:
         await someone.mia("up")
         hired = _Hired(someone)
         try:
-            streamed = await stream(someone, 12 if short else 100, hired.join)
+            streamed = await stream(someone, 12 if short else 32, hired.join)
             shares = {row["name"]: row["steps"] for row in await facts(someone, _STEPS, RUN)}
         finally:
             await hired.leave()

@@ -48,7 +48,7 @@ def is_ours(settings: Settings) -> bool:
 
 def port_in_use(home: Home) -> int:
     """Return the port of our own service in a stack that is up; 0 without one."""
-    return next((one.port for one in report.read(home).children if one.name == NAME), 0)
+    return report.read(home).child(NAME).port
 
 
 def retrieval_service(settings: Settings, port: int) -> RetrievalService | None:
