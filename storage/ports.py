@@ -238,7 +238,9 @@ class Ledger(Protocol):
         ...
 
     async def due_runs(self) -> list[int]:
-        """Runs with a batch whose linger or deadline has passed."""
+        """Runs with a batch whose linger or deadline has passed, that are closing, or in which
+        questions wait while others may wait for nothing but a label.
+        """
         ...
 
     async def load(self, run_no: int, stream: UUID) -> tuple[Claimed, ...]:

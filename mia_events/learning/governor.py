@@ -25,4 +25,17 @@ def pacing_problem(*, lag: int, staleness: int) -> str:
     )
 
 
-__all__ = ["may_open", "pacing_problem"]
+def room(
+    *, limit: int, opened: int, without_label: int = 0, graded: int = 0, trained: int | None = None
+) -> int:
+    """How many more questions may open; below 0 when there are too many.
+
+    `opened` are open, `without_label` of them wait for nothing but a label and keep nobody out.
+    `graded` groups wait to be trained from; a live run gives in `trained` how many groups can be
+    used before one that opens now is too old (`staleness + 1` batches).
+    """
+    bound = limit if trained is None else min(limit, trained - graded)
+    return bound - opened + without_label
+
+
+__all__ = ["may_open", "pacing_problem", "room"]

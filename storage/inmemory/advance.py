@@ -7,7 +7,7 @@ from typing import Literal
 from uuid import UUID
 
 from mia_events import ids, topics
-from mia_events.learning.governor import may_open
+from mia_events.learning.governor import may_open, room
 from mia_events.lifecycle import BATCH, ENDED, LEARNER, Kind
 from mia_events.lifecycle import advance as transition
 from schemas import events as ev
@@ -153,7 +153,7 @@ def _has_lesson(db: Database, run: RunRow) -> bool:
 
 
 def _release(db: Database, run: RunRow) -> list[Emitted]:
-    free = run.manifest.max_in_flight - (run.opened - run.ended)
+    free = _room(db, run)
     waiting = [q for q in db.questions.values() if q.run_no == run.run_no and q.status == "waiting"]
     ordered = sorted(waiting, key=lambda q: (not q.new.urgent, q.pos))
     ready = [q for q in ordered if _may_start(db, run, q)]
@@ -163,6 +163,35 @@ def _release(db: Database, run: RunRow) -> list[Emitted]:
         for place, question in enumerate(ready)
         if place < free or (question.new.urgent and place < free + reserve)
     ]
+
+
+def _room(db: Database, run: RunRow) -> int:
+    manifest = run.manifest
+    paced = manifest.mode == "live" and manifest.train
+    return room(
+        limit=manifest.max_in_flight,
+        opened=run.opened - run.ended,
+        without_label=_without_label(db, run) if manifest.label_wait_s is not None else 0,
+        graded=len(trainable(db, run.run_no)) if paced else 0,
+        trained=(manifest.staleness + 1) * manifest.batch_size if paced else None,
+    )
+
+
+def _without_label(db: Database, run: RunRow) -> int:
+    """Questions that are answered and have nothing left to do but wait for a label."""
+    busy = {
+        row.parent
+        for row in db.active.values()
+        if row.kind is Kind.ROLLOUT and row.status != "judging"
+    }
+    return sum(
+        row.run_no == run.run_no
+        and row.status in {"answered", "failed"}
+        and not row.closed
+        and row.id not in busy
+        and not db.labels.get(row.id)
+        for row in db.questions.values()
+    )
 
 
 def _may_start(db: Database, run: RunRow, question: QuestionRow) -> bool:

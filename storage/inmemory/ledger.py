@@ -340,7 +340,12 @@ class InMemoryLedger:
             return run.state == "closing"
         open_ = ("filling", "open")
         batches = [b for b in self._db.batches.values() if b.run_no == run.run_no]
-        return any(b.status in open_ and overdue_batch(self._db, run, b) for b in batches)
+        overdue = any(b.status in open_ and overdue_batch(self._db, run, b) for b in batches)
+        return overdue or (run.manifest.label_wait_s is not None and self._has_waiting(run))
+
+    def _has_waiting(self, run: RunRow) -> bool:
+        questions = self._db.questions.values()
+        return any(row.run_no == run.run_no and row.status == "waiting" for row in questions)
 
 
 def _age(row: ActiveRow) -> datetime:

@@ -16,6 +16,8 @@ CREATE TABLE run (
     batch_size int NOT NULL CHECK (batch_size > 0),
     lag int NOT NULL CHECK (lag >= 0),
     trains boolean NOT NULL DEFAULT false,
+    staleness int NOT NULL DEFAULT 0,
+    label_wait interval,
     max_in_flight int NOT NULL CHECK (max_in_flight > 0),
     question_deadline interval,
     batch_linger interval,
@@ -90,6 +92,8 @@ CREATE TABLE question (
 CREATE INDEX question_waiting ON question (run_no, urgent DESC, pos) WHERE status = 'waiting';
 -- What somebody is waiting for, across all runs.
 CREATE INDEX question_urgent ON question (id) WHERE urgent AND NOT closed;
+-- Answered, and not yet over: a label may be missing.
+CREATE INDEX question_answered ON question (run_no) WHERE answered_at IS NOT NULL AND NOT closed;
 
 CREATE TABLE rollout (
     id uuid PRIMARY KEY,

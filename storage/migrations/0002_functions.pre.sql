@@ -84,6 +84,25 @@ LANGUAGE sql STABLE AS $$
            WHERE o.question = q.id AND o.outcome IN ('correct', 'incorrect', 'not_attempted')) > 1
 $$;
 
+-- Questions that are answered and have nothing left to do but wait for a label.
+CREATE FUNCTION without_label(p_run int) RETURNS TABLE (id uuid)
+LANGUAGE sql STABLE AS $$
+    SELECT q.id FROM question AS q
+    WHERE q.run_no = p_run AND q.answered_at IS NOT NULL AND NOT q.closed
+      AND NOT EXISTS (SELECT FROM label AS l WHERE l.question = q.id)
+      AND NOT EXISTS (SELECT FROM rollout AS o JOIN active AS a ON a.stream = o.id
+                      WHERE o.question = q.id AND a.status <> 'judging')
+$$;
+
+-- How many more questions may open: `mia_events.learning.governor.room`.
+CREATE FUNCTION room(p_run run) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT least(p_run.max_in_flight, CASE WHEN p_run.mode = 'live' AND p_run.trains THEN
+                     (p_run.staleness + 1) * p_run.batch_size - (SELECT count(*) FROM trainable(p_run.run_no)) END)
+        - (p_run.opened - p_run.ended)
+        + CASE WHEN p_run.label_wait IS NULL THEN 0 ELSE (SELECT count(*) FROM without_label(p_run.run_no)) END
+$$;
+
 -- Close, open, end and release what is due in a run. Locks the learner, then the run.
 CREATE FUNCTION advance_run(p_run int, p_at timestamptz) RETURNS SETOF emitted
 LANGUAGE plpgsql AS $$
@@ -187,7 +206,7 @@ BEGIN
             'mia.consolidate', convert_to(v_body, 'UTF8'), p_at, NULL::uuid, NULL::uuid, false)::emitted;
     END IF;
     -- What somebody is waiting for goes first, and has an eighth more room than the rest.
-    v_free := v_run.max_in_flight - (v_run.opened - v_run.ended);
+    v_free := room(v_run);
     v_reserve := greatest(1, v_run.max_in_flight / 8);
     IF v_free + v_reserve > 0 THEN
         FOR v_question IN

@@ -126,10 +126,13 @@ WHERE q.urgent AND NOT q.closed AND a.topic = ANY ($1)
 ORDER BY q.accepted_at, a.kind, a.stream LIMIT $2
 
 -- name: due_runs
--- Runs with a batch whose linger or deadline has passed, or that are closing.
+-- Runs with a batch whose linger or deadline has passed, that are closing, or in which questions wait while others
+-- may have nothing left to do but wait for a label.
 SELECT DISTINCT r.run_no FROM run AS r LEFT JOIN batch AS b ON b.run_no = r.run_no AND b.status IN ('filling', 'open')
 WHERE r.state = 'closing' OR r.state = 'running' AND (
-    b.first_at + r.batch_linger < clock_timestamp() OR b.opened_at + r.batch_deadline < clock_timestamp())
+    b.first_at + r.batch_linger < clock_timestamp() OR b.opened_at + r.batch_deadline < clock_timestamp()
+    OR r.label_wait IS NOT NULL AND EXISTS (
+        SELECT FROM question AS q WHERE q.run_no = r.run_no AND q.status = 'waiting'))
 
 -- name: load
 -- An unfinished stream as it stands.

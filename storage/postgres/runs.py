@@ -100,6 +100,8 @@ class PostgresRuns:
                 head,
                 at,
                 manifest.train,
+                manifest.staleness,
+                _interval(manifest.label_wait_s),
             )
             if number is None:
                 message = (

@@ -1,8 +1,9 @@
 -- name: create
 -- A new run; nothing when the name is taken.
 INSERT INTO run (id, name, tenant, scope, mode, state, manifest, rollouts, batch_size, lag, max_in_flight,
-                 question_deadline, batch_linger, batch_deadline, version, head, created_at, trains)
-VALUES ($1, $2, $3, $4, $5, 'running', $6, $7, $8, $9, $10, $11, $12, $13, 1, $14, $15, $16)
+                 question_deadline, batch_linger, batch_deadline, version, head, created_at, trains, staleness,
+                 label_wait)
+VALUES ($1, $2, $3, $4, $5, 'running', $6, $7, $8, $9, $10, $11, $12, $13, 1, $14, $15, $16, $17, $18)
 ON CONFLICT (name) DO NOTHING RETURNING run_no
 
 -- name: start_learner

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from mia_events import ids
-from mia_events.steps import Manifest
+from mia_events.steps import Manifest, PolicyWrite
 from schemas import events as ev
 from schemas.envelope import decode_payload
 from storage.ports import Emitted
@@ -261,3 +261,46 @@ async def test_a_paused_run_accepts_and_releases_nothing(workbench: Workbench) -
     assert [] == await workbench.accept(run, "a")
     await workbench.ports.runs.resume(view.name)
     assert [0] == [event.position for event in _opened(await workbench.ledger.advance(run))]
+
+
+async def test_a_question_that_only_waits_for_its_label_keeps_nobody_out(
+    workbench: Workbench,
+) -> None:
+    """Answered and finished is enough where labels come later; a label makes it work again."""
+    run = await workbench.run(Manifest(max_in_flight=1, rollouts=2, label_wait_s=60.0))
+    await workbench.accept(run, *"abc")
+    question = await workbench.question(run, "a")
+    rollouts = await workbench.fan_out(question, 2)
+    await workbench.plan(*rollouts)
+    await workbench.choose(question, rollouts)
+    await workbench.propose(rollouts[0])
+    await workbench.answer(question, rollouts)
+    assert run in await workbench.ledger.due_runs()
+    assert [] == _opened(await workbench.ledger.advance(run))  # its sibling is at work
+    await workbench.step(rollouts[1], ev.TurnAnswered(turn=1, text="t", answer="b"))
+    await workbench.step(rollouts[1], ev.RolloutFinished(answer="b"))
+    assert [1] == [event.position for event in _opened(await workbench.ledger.advance(run))]
+    await workbench.labels.seal(run, question, "Paris", source="late")
+    assert [] == _opened(await workbench.ledger.advance(run))
+    await workbench.through(await workbench.question(run, "b"), 2)
+    assert [] == _opened(await workbench.ledger.advance(run))  # the first is being judged
+
+
+async def test_a_live_run_opens_no_more_than_it_can_train_from_in_time(
+    workbench: Workbench,
+) -> None:
+    """Two batches of two with staleness 1: open or graded, four are all until some are used."""
+    manifest = Manifest(rollouts=2, batch_size=2, staleness=1, train=True)
+    run = await workbench.run(manifest)
+    assert [0, 1, 2, 3] == [e.position for e in _opened(await workbench.accept(run, *"abcdef"))]
+    for row in "ab":
+        result = await workbench.through(await workbench.question(run, row), 2)
+        assert [] == _opened(result.emitted)
+    await workbench.through(await workbench.question(run, "c"), 2)
+    used = [await workbench.question(run, row) for row in "ab"]
+    learner = ids.learner_id((await workbench.ledger.run(run)).id)
+    await workbench.step(learner, ev.LearnerMerged(number=0, generation=1))
+    skipped = ev.LearnerSealed(number=0, generation=1, training="skipped", policy="base")
+    write = PolicyWrite(batch=0, groups=tuple(used))
+    result = await workbench.step(learner, skipped, policy=write)
+    assert [4, 5] == [event.position for event in _opened(result.emitted)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mia_events.learning.governor import may_open, pacing_problem
+from mia_events.learning.governor import may_open, pacing_problem, room
 from mia_events.learning.selection import lineage_of, select
 from schemas.events import LearnerSealed, LearnerTrained
 
@@ -99,3 +99,18 @@ def test_what_pacing_lets_start_is_never_too_old(lag: int, batches: int) -> None
         chain = tuple(f"planner@v{n}" if n else "base" for n in range(batch + 1))
         found = select([Group(batch, chain[pinned])], lineage=chain, staleness=lag)
         assert ((UUID(int=batch),), ()) == (found.chosen, found.stale)
+
+
+@pytest.mark.parametrize(
+    "left, standing",
+    [
+        (2, {"limit": 10, "opened": 8}),
+        (-1, {"limit": 10, "opened": 11}),
+        (9, {"limit": 10, "opened": 8, "without_label": 7}),
+        (1, {"limit": 10, "opened": 2, "graded": 5, "trained": 8}),
+        (2, {"limit": 4, "opened": 2, "graded": 0, "trained": 8}),
+    ],
+)
+def test_room_is_what_no_bound_takes(left: int, standing: dict[str, int]) -> None:
+    """The bound on open questions, or that of learning where it is less; labels are no work."""
+    assert left == room(**standing)
