@@ -1,6 +1,7 @@
 """`mia ingest`: a benchmark's labels sealed, its questions published, and followed to their end."""
 
 import asyncio
+import itertools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mia_events.learning.guard import Anchor
 from ops.cli.connected import Connected, connected, run_named, waiting_for
 from ops.cli.stack_view import console
 from ops.cli.ways_in import unreadable, warn
@@ -25,7 +27,7 @@ from producers.tables import Columns, read_table, source_of_table
 from storage.postgres.labels import PostgresLabels
 from storage.postgres.watch import PostgresWatch, Standing
 
-__all__ = ["Benchmark", "ingest_file", "read_benchmark", "seal_and_publish"]
+__all__ = ["Benchmark", "ingest_file", "read_benchmark", "seal_and_publish", "to_be_asked"]
 
 _POLL_S: Final = 1.0
 _SETTLED_S: Final = 15.0
@@ -117,6 +119,10 @@ async def seal_and_publish(
     view, state = await run_named(at.ledger, name)
     if state not in {"running", "paused"}:
         raise Refused(f"run {name!r} is {state}: it takes nothing more", "Make another one.")
+    asked = to_be_asked(benchmark.rows, view.manifest.anchors)
+    if held := len(benchmark.rows) - len(asked):
+        warn(f"{held} rows are anchors of run {name}: held back, not asked")
+    benchmark = Benchmark(benchmark.source, asked)
     batches = view.manifest.mode == "batch"
     base = await _base(at, view.run_no, benchmark) if batches else 0
     run = Run(run_no=view.run_no, id=view.id, name=name, positions=batches, base=base)
@@ -131,6 +137,19 @@ async def seal_and_publish(
             bad=lambda bad: warn(f"row {bad.number} was skipped: {bad.reason}"),
             progress=progress,
         )
+
+
+def to_be_asked(
+    rows: Sequence[Row | BadRow], anchors: Sequence[Anchor]
+) -> tuple[Row | BadRow, ...]:
+    """Leave out what a run holds back, by its words, whichever file it is in."""
+    held = {anchor.text for anchor in anchors}
+    kept = [row for row in rows if isinstance(row, BadRow) or row.question not in held]
+    places = itertools.count()
+    return tuple(
+        row if isinstance(row, BadRow) else msgspec.structs.replace(row, position=next(places))
+        for row in kept
+    )
 
 
 async def _base(at: Connected, run_no: int, benchmark: Benchmark) -> int:

@@ -12,13 +12,15 @@ import pytest
 from consumers.guard import anchor_id
 from mia_events.steps import RunView
 from ops.anchors import held_back
+from ops.cli.ingest import read_benchmark, to_be_asked
 from ops.cli.run import GuardOptions
 from ops.errors import Refused
 from ops.manifest import manifest_of
 from ops.settings import load_settings
+from producers.hotpot import BadRow, Row
 from tests.support.drive import RUN, manifest
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {
         "_id": "a",
         "question": "Who wrote Waverley?",
@@ -127,3 +129,14 @@ def test_options_become_rules() -> None:
     chosen = GuardOptions(guard_margin=0.1).chosen()
     assert ("off", {"margin": 0.1}) == (chosen["guard"], chosen["guard_rules"])
     assert (0.1, 2) == (pinned(**chosen).guard_rules.margin, pinned(**chosen).guard_rules.rollouts)
+
+
+def test_rows_that_a_run_holds_back_are_not_asked(tmp_path: Path) -> None:
+    """By their words; what is left counts from 0, and bad rows stay to be told of."""
+    file = tmp_path / "held.json"
+    file.write_text(json.dumps([*ROWS, {**ROWS[0], "_id": "again"}]))
+    held = held_back(file, 1)
+    asked = to_be_asked(read_benchmark(file).rows, held.anchors)
+    assert ["c", "d"] == [row.name for row in asked if isinstance(row, Row)]
+    assert [0, 1] == [row.position for row in asked if isinstance(row, Row)]
+    assert [2] == [row.number for row in asked if isinstance(row, BadRow)]
