@@ -8,7 +8,7 @@ import msgspec
 from consumers.guard import anchor_id
 from mia_events.learning.guard import Anchor
 from mia_events.steps import RunView
-from ops.cli.ingest import read_benchmark
+from ops.benchmark import read_benchmark
 from ops.errors import Refused
 from producers.hotpot import BadRow
 from producers.ingest import Sealer

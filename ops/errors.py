@@ -1,6 +1,8 @@
 """The one error that commands raise on purpose."""
 
-__all__ = ["Refused"]
+from pathlib import Path
+
+__all__ = ["Refused", "unreadable"]
 
 
 class Refused(Exception):
@@ -10,3 +12,8 @@ class Refused(Exception):
         super().__init__(f"{reason.rstrip('.')}. {remedy}")
         self.reason = reason
         self.remedy = remedy
+
+
+def unreadable(file: Path, error: OSError) -> Refused:
+    """Return the refusal of a file that cannot be read."""
+    return Refused(f"cannot read {file}: {error.strerror or error}", "Check the path.")

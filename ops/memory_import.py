@@ -12,7 +12,7 @@ from consumers.effects.model_client import ModelClient
 from mia_events.effects import Embed
 from mia_events.memories import better
 from mia_events.steps import RunView
-from ops.cli.connected import Connected, home_of
+from ops.connected import Connected, home_of
 from ops.errors import Refused
 from ops.models import endpoints, ports_in_use
 from producers.hotpot import BadRow

@@ -22,7 +22,7 @@ import aiohttp
 import msgspec
 
 from ops.bench.measure import percentile
-from ops.cli.connected import home_of
+from ops.connected import home_of
 from ops.embedded.state import free_port
 from ops.errors import Refused
 from ops.evidence.record import Claim, Evidence

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from ops.cli.connected import connected, run_named, waiting_for
-from ops.cli.stack_view import console
+from ops.cli.waiting import waiting_for
+from ops.connected import connected, run_named
+from ops.console import console
 from ops.defaults import DEFAULT_RUN
 from schemas.envelope import decode_payload
 from schemas.events import QuestionConsolidated

@@ -5,9 +5,9 @@ import asyncio
 from ops.api.child import NAME, base_url
 from ops.api.config import api_config, token_file
 from ops.api.serve import serve
-from ops.cli.connected import home_of
-from ops.cli.stack_view import console
 from ops.connect import connections
+from ops.connected import home_of
+from ops.console import console
 from ops.settings import load_settings
 
 __all__ = ["api"]

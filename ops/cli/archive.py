@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import asyncpg
 
-from ops.cli.stack_view import console
 from ops.connect import connections
+from ops.console import console
 from ops.errors import Refused
 from ops.settings import load_settings
 from storage.postgres import archive as leaving

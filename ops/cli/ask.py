@@ -12,11 +12,11 @@ import msgspec
 from cyclopts import Parameter
 
 from mia_events import ids
-from ops.cli.connected import Connected, connected, run_named, waiting_for
-from ops.cli.stack_view import console
-from ops.cli.ways_in import unreadable
+from ops.cli.waiting import waiting_for
+from ops.connected import Connected, connected, run_named
+from ops.console import console
 from ops.defaults import DEFAULT_RUN
-from ops.errors import Refused
+from ops.errors import Refused, unreadable
 from ops.following import Seen, follow, outcome_of, told
 from ops.story import Line, Story
 from producers.outlet import KafkaOutlet

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from ops.audit import CannotAudit, Report, RunReport, audit, to_json
 from ops.audit.report import UNABLE
-from ops.cli.stack_view import console
 from ops.connect import connections
+from ops.console import console
 from ops.errors import Refused
 from ops.settings import load_settings
 

@@ -11,8 +11,9 @@ from mia_events.learning.job import Determinants
 from mia_events.learning.versions import version_name
 from ops.audit.report import UNABLE
 from ops.audit.weights import Rebuilt, Told, audit_weights, lineage
-from ops.cli.connected import connected, run_named, waiting_for
-from ops.cli.stack_view import console
+from ops.cli.waiting import waiting_for
+from ops.connected import connected, run_named
+from ops.console import console
 from ops.errors import Refused
 from ops.replay.jobs import jobs_of
 from ops.training.config import TrainerConfig, trainer_config

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ops import backup as copies
-from ops.cli.stack_view import console
 from ops.connect import connections
+from ops.console import console
 from ops.settings import load_settings
 
 __all__ = ["backup", "restore"]

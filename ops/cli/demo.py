@@ -14,8 +14,10 @@ from pathlib import Path
 import msgspec
 
 from ops import doctor
-from ops.cli.connected import connected, home_of, waiting_for
-from ops.cli.stack_view import Waiting, console, in_words
+from ops.cli.stack_view import Waiting, in_words
+from ops.cli.waiting import waiting_for
+from ops.connected import connected, home_of
+from ops.console import console
 from ops.demo import Outcome, own_questions, show
 from ops.embedded import report
 from ops.embedded.daemon import Daemon

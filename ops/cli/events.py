@@ -9,8 +9,9 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.markup import escape
 
-from ops.cli.connected import connected, run_named, waiting_for
-from ops.cli.stack_view import console
+from ops.cli.waiting import waiting_for
+from ops.connected import connected, run_named
+from ops.console import console
 from ops.defaults import DEFAULT_RUN
 from ops.errors import Refused
 from ops.following import follow, told

@@ -14,10 +14,10 @@ import msgspec
 from cyclopts import Parameter
 
 from mia_events import ids, topics
-from ops.cli.connected import Connected, connected, run_named, waiting_for
-from ops.cli.stack_view import console
-from ops.cli.ways_in import unreadable, warn
-from ops.errors import Refused
+from ops.cli.waiting import waiting_for
+from ops.connected import Connected, connected, run_named
+from ops.console import console, warn
+from ops.errors import Refused, unreadable
 from producers.outlet import KafkaOutlet
 from schemas.external import IncomingLabel, decode_label
 from schemas.external import Refused as NotTaken

@@ -15,8 +15,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ops.cli.connected import Connected, connected, run_named, waiting_for
-from ops.cli.stack_view import console
+from ops.cli.waiting import waiting_for
+from ops.connected import Connected, connected, run_named
+from ops.console import console
 from ops.errors import Refused
 from ops.learning.lessons import TYPES, Lesson, Ordered, lessons_of
 from ops.learning.plot import page, picture

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from mia_events.effects import Recall, Remembered
 from mia_events.steps import RunView
-from ops.cli.connected import Connected, connected, run_named, waiting_for
-from ops.cli.stack_view import console
+from ops.cli.waiting import waiting_for
+from ops.connected import Connected, connected, run_named
+from ops.console import console
 from ops.defaults import DEFAULT_RUN
 from ops.errors import Refused
 from ops.memory_import import Imported, embedding, import_file

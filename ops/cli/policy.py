@@ -11,9 +11,10 @@ from cyclopts import App, Parameter
 from rich.table import Table
 
 from mia_events.learning.versions import BASE, number_of, served_name, version_name
-from ops.cli.connected import Connected, connected, run_named, waiting_for
-from ops.cli.stack_view import console
+from ops.cli.waiting import waiting_for
 from ops.connect import connections
+from ops.connected import Connected, connected, run_named
+from ops.console import console
 from ops.embedded.state import Home
 from ops.errors import Refused
 from ops.models import base_model_folder, ports_in_use

@@ -5,8 +5,9 @@ from uuid import UUID
 from cyclopts import App
 
 from ops.cancel import cancel_question
-from ops.cli.connected import connected, waiting_for
-from ops.cli.stack_view import console
+from ops.cli.waiting import waiting_for
+from ops.connected import connected
+from ops.console import console
 
 __all__ = ["questions"]
 

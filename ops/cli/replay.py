@@ -9,8 +9,8 @@ import msgspec
 from cyclopts import Parameter
 
 from consumers.stages import STAGES
-from ops.cli.stack_view import console
 from ops.connect import connections
+from ops.console import console
 from ops.errors import Refused
 from ops.replay import Replayed, replay
 from ops.settings import load_settings

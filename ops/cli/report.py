@@ -9,8 +9,9 @@ from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
-from ops.cli.connected import connected, run_named, waiting_for
-from ops.cli.stack_view import console
+from ops.cli.waiting import waiting_for
+from ops.connected import connected, run_named
+from ops.console import console
 from ops.defaults import DEFAULT_RUN
 from ops.learning.lessons import TYPES, Lesson
 from ops.report import Figures, figures_of

@@ -8,8 +8,10 @@ import aiohttp
 import msgspec
 from cyclopts import App, Parameter
 
-from ops.cli.connected import home_of, waiting_for
-from ops.cli.stack_view import Waiting, console
+from ops.cli.stack_view import Waiting
+from ops.cli.waiting import waiting_for
+from ops.connected import home_of
+from ops.console import console
 from ops.errors import Refused
 from ops.models import endpoints, ports_in_use
 from ops.retrieval.child import is_ours, port_in_use, retrieval_config, retrieval_service

@@ -13,8 +13,9 @@ from rich.table import Table
 from mia_events.steps import Manifest
 from ops.anchors import HeldBack, held_back
 from ops.cancel import cancel_run
-from ops.cli.connected import Connected, connected, run_named, waiting_for
-from ops.cli.stack_view import console
+from ops.cli.waiting import waiting_for
+from ops.connected import Connected, connected, run_named
+from ops.console import console
 from ops.errors import Refused
 from ops.manifest import manifest_of, shown
 from ops.settings import Settings, load_settings

@@ -14,7 +14,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.markup import escape
 
-from ops.cli.stack_view import Waiting, console, facts, in_words, print_facts, print_up
+from ops.cli.stack_view import Waiting, facts, in_words, print_facts, print_up
+from ops.console import console
 from ops.embedded import identity, logs, report
 from ops.embedded.detach import start_detached
 from ops.embedded.report import Report

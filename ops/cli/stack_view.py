@@ -6,24 +6,19 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
+from ops.console import console
 from ops.embedded import report
 from ops.embedded.report import Report
 from ops.embedded.state import Home
 
-__all__ = ["Waiting", "console", "facts", "in_words", "print_facts", "print_up"]
+__all__ = ["Waiting", "facts", "in_words", "print_facts", "print_up"]
 
 _MB = 2**20
 _COLOURS = {"ready": "green", "up": "green", "stopped": "dim", "down": "dim"}
-
-
-def console() -> Console:
-    """Return where answers are printed; nothing is wrapped, so that it can be cut and pasted."""
-    return Console(highlight=False, soft_wrap=True)
 
 
 class Waiting:

@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
-from ops.cli.connected import waiting_for
-from ops.cli.stack_view import console
+from ops.cli.waiting import waiting_for
 from ops.connect import connections
+from ops.console import console, warn
 from ops.defaults import DEFAULT_RUN
-from ops.errors import Refused
+from ops.errors import unreadable
 from ops.settings import load_settings
 from producers.hotpot import source_of
 from producers.outlet import KafkaOutlet
 from producers.publish import BadLine, read_lines, send
 from schemas.external import IncomingQuestion
 
-__all__ = ["publish", "unreadable", "warn"]
+__all__ = ["publish"]
 
 _RunName = Annotated[str, Parameter(name=["--run", "-r"])]
 
@@ -58,13 +57,3 @@ def _questions(file: Path, run: str, bad: list[BadLine]) -> Iterator[IncomingQue
             warn(f"line {found.number} was skipped: {found.reason}")
         else:
             yield found
-
-
-def warn(message: str) -> None:
-    """Say on standard error what did not stop the command."""
-    Console(stderr=True, soft_wrap=True).print(message, markup=False, style="yellow")
-
-
-def unreadable(file: Path, error: OSError) -> Refused:
-    """Return the refusal of a file that cannot be read."""
-    return Refused(f"cannot read {file}: {error.strerror or error}", "Check the path.")

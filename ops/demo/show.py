@@ -12,9 +12,9 @@ from rich.table import Table
 from mia_events.scoring import exact_match
 from mia_events.steps import Manifest, ModelChoice
 from ops.audit import Report, audit
-from ops.cli.connected import Connected
-from ops.cli.ingest import read_benchmark, seal_and_publish
-from ops.cli.stack_view import console
+from ops.benchmark import read_benchmark, seal_and_publish
+from ops.connected import Connected
+from ops.console import console
 from ops.embedded.vllm_server import CHAT_MODEL
 from ops.errors import Refused
 from ops.manifest import manifest_of

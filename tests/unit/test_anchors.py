@@ -12,7 +12,7 @@ import pytest
 from consumers.guard import anchor_id
 from mia_events.steps import RunView
 from ops.anchors import held_back
-from ops.cli.ingest import read_benchmark, to_be_asked
+from ops.benchmark import read_benchmark, to_be_asked
 from ops.cli.run import GuardOptions
 from ops.errors import Refused
 from ops.manifest import manifest_of

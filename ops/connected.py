@@ -1,26 +1,20 @@
-"""What commands need of a running stack: settings, connections, adapters as one database role."""
+"""What is needed of a running stack: settings, connections, adapters as one database role."""
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-from mia_events.lifecycle import NoTransition
-from mia_events.steps import Late, Poison, RunView, Transient
+from mia_events.steps import RunView
 from ops.connect import Connections, connections
 from ops.embedded.state import Home
 from ops.errors import Refused
 from ops.settings import Settings, load_settings
 from storage.postgres.artifacts import PostgresArtifacts
 from storage.postgres.ledger import PostgresLedger
-from storage.postgres.pool import Unavailable
 from storage.postgres.runs import PostgresRuns
 
-__all__ = ["Connected", "connected", "home_of", "run_named", "waiting_for"]
-
-_T = TypeVar("_T")
+__all__ = ["Connected", "connected", "home_of", "run_named"]
 
 
 @dataclass(frozen=True)
@@ -71,19 +65,3 @@ async def run_named(ledger: PostgresLedger, name: str) -> tuple[RunView, str]:
         raise Refused(
             f"there is no run {name!r}", f"Make it with `mia run create {name}`."
         ) from error
-
-
-def waiting_for(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run a command's coroutine; what a user can mend is refused in words."""
-    try:
-        return asyncio.run(work)
-    except Unavailable as error:
-        raise Refused(str(error), "See `mia status` and `mia logs postgres`.") from error
-    except NoTransition as error:
-        raise Refused(str(error), "See `mia run list`.") from error
-    except (Late, Transient, Poison) as error:
-        raise Refused(str(error), "Check models.*.base_url and `mia status`.") from error
-    except LookupError as error:
-        raise Refused(str(error), "") from error
-    except ConnectionError as error:
-        raise Refused(str(error), "See `mia status` and `mia logs kafka`.") from error
