@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 import msgspec
 import structlog
 
+from consumers.runner.context import Superseded
 from consumers.runner.drive import Ask, Drive
 from mia_events.commits import step_commit
 from mia_events.lifecycle import TABLES, advance
@@ -92,6 +93,8 @@ class Attempts:
         except Unreadable as error:
             message = f"a stored event cannot be read: {error}"
             raise Poison(message) from error
+        except Superseded as error:
+            raise Lost from error
 
     def _handler(self, topic: str, task: Task) -> Handler:
         stage = self._stages.get(topic, {})

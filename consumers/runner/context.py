@@ -46,6 +46,10 @@ class Lru(Generic[K, V]):
         self._values.pop(key, None)
 
 
+class Superseded(Exception):
+    """The stream has gone on since it was claimed."""
+
+
 class Context:
     """Builds tasks from claims. What it caches never changes: manifests, questions, past events."""
 
@@ -79,10 +83,11 @@ class Context:
         return len(self._histories.get(stream) or ())
 
     async def task(self, claimed: Claimed) -> Task:
-        """The task of a claim. Raises `Unreadable` when a stored event cannot be read."""
-        history = self._histories.get(claimed.stream) or ()
-        history = history[: claimed.version - len(claimed.history)]
-        history += tuple(decode_payload(body) for body in claimed.history)
+        """The task of a claim.
+
+        Raises `Unreadable` when a stored event cannot be read, `Superseded`.
+        """
+        history = await self._history(claimed)
         self._histories.put(claimed.stream, history)
         if claimed.question is not None:
             self._questions.put(claimed.question.id, claimed.question)
@@ -98,6 +103,19 @@ class Context:
             history=history,
         )
 
+    async def _history(self, claimed: Claimed) -> tuple[Payload, ...]:
+        """All events of the stream: those at hand, then those that came with the claim. They are
+        read again if that is not all: what was at hand has made way, or another process claimed.
+        """
+        history = self._histories.get(claimed.stream) or ()
+        history = history[: claimed.version - len(claimed.history)] + _decoded(claimed)
+        if len(history) == claimed.version:
+            return history
+        for stands in await self._ledger.load(claimed.run_no, claimed.stream):
+            if stands.version == claimed.version:
+                return _decoded(stands)
+        raise Superseded
+
     def appended(self, task: Task, event: Event) -> None:
         """A step of `task` was committed: its event is the newest of the stream."""
         self._histories.put(task.stream, (*task.history, event))  # type: ignore[arg-type]
@@ -107,4 +125,8 @@ class Context:
         self._histories.drop(stream)
 
 
-__all__ = ["Context", "Lru"]
+def _decoded(claimed: Claimed) -> tuple[Payload, ...]:
+    return tuple(decode_payload(body) for body in claimed.history)
+
+
+__all__ = ["Context", "Lru", "Superseded"]

@@ -80,6 +80,7 @@ def mia(server: _Server) -> Iterator[Mia]:
         home,
         MIA_EMBEDDED__WORKERS="true",
         MIA_TRAINING__ENABLED="true",
+        MIA_TRAINING__FOLDER=str(home / "nobody-trains-here"),
         MIA_MODELS__DEFAULT__BASE_URL=server.base_url,
         MIA_MODELS__DEFAULT__MODEL="scripted",
     )

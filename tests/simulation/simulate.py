@@ -101,7 +101,9 @@ class _NoWatchdog:
 
 
 class _Isolation(Isolation):
-    """Runs an isolated attempt in this process instead of a child; it dies with its parent."""
+    """Runs an isolated attempt in this process instead of a child; it dies with its parent. As a
+    child, it has nothing of the stream at hand.
+    """
 
     def __init__(self, ledger: Ledger, lanes: dict[str, Lane]) -> None:
         super().__init__(
@@ -113,9 +115,10 @@ class _Isolation(Isolation):
         self._lanes = lanes
 
     async def _in_child(self, claimed: Claimed) -> Verdict | None:
-        token = alone.set(True)
+        lane, token = self._lanes["lane"], alone.set(True)
+        lane.context.forget(claimed.stream)
         try:
-            return await attempt_alone(claimed, self._lanes["lane"].attempts)
+            return await attempt_alone(claimed, lane.attempts)
         except ChildDied:
             return None
         finally:
