@@ -43,8 +43,14 @@ demo: $(CORE) $(SERVE) ## ten questions, shown as they happen (QUESTIONS=file fo
 
 test: lint unit contract simulation integration ratios engines ## lint and every tier of tests
 
-unit contract simulation integration: $(CORE) ## one tier: integration has real Kafka and Postgres
-	$(BIN)/python -m pytest tests/$@
+unit: $(CORE) ## the tier without services
+	$(BIN)/python -m pytest tests/unit
+
+contract simulation: $(CORE) ## one tier, in two processes
+	$(BIN)/python -m pytest tests/$@ --numprocesses 2
+
+integration: $(CORE) ## the tier with real Kafka and Postgres; it mostly waits, so three at a time
+	$(BIN)/python -m pytest tests/integration --numprocesses 3 --dist loadfile
 
 engines: $(CORE) $(SERVE) $(TRAIN) ## the tier with real vLLM and real verl
 	$(BIN)/python -m pytest tests/engines
