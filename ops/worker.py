@@ -25,7 +25,7 @@ from consumers.plan.preempt import dead_letter_step, fail_question
 from consumers.runner.admit import Admission
 from consumers.runner.committer import Committer
 from consumers.runner.context import Context
-from consumers.runner.isolate import Isolation, attempt_alone
+from consumers.runner.isolate import Isolation, Verdict, attempt_alone, away
 from consumers.runner.kafka_log import KafkaLog
 from consumers.runner.publisher import Publisher
 from consumers.runner.sweeper import Sweeper
@@ -313,19 +313,27 @@ async def _patiently(parts: Parts, name: str) -> Worker:
 
 
 async def isolated(config: WorkerConfig, claimed: Claimed) -> bytes:
-    """One attempt in this process; the verdict's JSON. What it appends the sweeper publishes."""
+    """One attempt in this process; the verdict's JSON. What it appends the sweeper publishes.
+
+    A ledger that is away is no fault of the command.
+    """
+    try:
+        verdict = await _alone(config, claimed)
+    except ConnectionError as error:
+        verdict = away(error)
+    return msgspec.json.encode(verdict)
+
+
+async def _alone(config: WorkerConfig, claimed: Claimed) -> Verdict:
     role = "mia_judge" if claimed.topic == topics.JUDGE else "mia_worker"
     async with Parts(config) as parts:
-        ledger = await parts.ledger(role)
         stages = {claimed.topic: config.handled()[claimed.topic]}
         lane = await _lane(parts, parts.log(), role, stages, "isolated")
-        del ledger
         committing = asyncio.ensure_future(lane.committer.run())
         try:
-            verdict = await attempt_alone(claimed, lane.attempts)
+            return await attempt_alone(claimed, lane.attempts)
         finally:
             committing.cancel()
-    return msgspec.json.encode(verdict)
 
 
 def calm_collector() -> None:

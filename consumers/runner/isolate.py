@@ -130,8 +130,8 @@ async def attempt_alone(claimed: Claimed, attempts: Attempts) -> Verdict:
         return Verdict("lost")
     except Late as error:
         return Verdict("late", str(error), error.delay_s)
-    except ConnectionError as error:  # the ledger is away: the command is not to blame
-        return Verdict("late", str(error), _AWAY_S)
+    except ConnectionError as error:
+        return away(error)
     except Poison as error:
         return Verdict("poison", f"{type(error).__name__}: {error}")
     except Exception as error:  # noqa: BLE001 - reported to the parent, which classifies it
@@ -139,4 +139,9 @@ async def attempt_alone(claimed: Claimed, attempts: Attempts) -> Verdict:
     return Verdict("done")
 
 
-__all__ = ["Isolation", "Verdict", "attempt_alone"]
+def away(error: ConnectionError) -> Verdict:
+    """What is said when the ledger does not answer: the command is not to blame."""
+    return Verdict("late", str(error), _AWAY_S)
+
+
+__all__ = ["Isolation", "Verdict", "attempt_alone", "away"]
