@@ -1,7 +1,8 @@
 """Named points at which an update can be killed, for tests that prove that a kill changes nothing.
 
 `MIA_TRAIN_CRASH=after_backward@/some/file` kills the process that reaches the point first, and no
-other: whoever creates the file dies. Nothing is set in ordinary use.
+other: whoever creates the file dies. Several of them stand with commas between. Nothing is set in
+ordinary use.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ VARIABLE: Final = "MIA_TRAIN_CRASH"
 
 def point(name: Point) -> None:
     """Die here, if that was asked for and has not happened yet."""
-    wanted, _, marker = os.environ.get(VARIABLE, "").partition("@")
-    if wanted == name and _is_first(Path(marker)):
-        os.kill(os.getpid(), signal.SIGKILL)
+    for asked in os.environ.get(VARIABLE, "").split(","):
+        wanted, _, marker = asked.partition("@")
+        if wanted == name and _is_first(Path(marker)):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _is_first(marker: Path) -> bool:

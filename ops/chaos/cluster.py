@@ -21,7 +21,7 @@ from mia_events import ids, topics
 from mia_events.lifecycle import NoTransition
 from mia_events.steps import Manifest, ModelChoice, RunView
 from ops.audit import Report, audit
-from ops.chaos.crew import Crew, Member
+from ops.chaos.crew import NOTHING, Crew, Member
 from ops.chaos.desk import Desk, patiently, until
 from ops.chaos.questions import SOURCE, Asked, send
 from ops.chaos.scripted import ScriptedServer, scripted_model
@@ -91,11 +91,17 @@ class Cluster:
         """Return a topic's name in the broker."""
         return self.config.prefix + name
 
-    def hire(self, name: str, stages: Sequence[str] = (), **changes: object) -> Member:
-        """Start a worker, of all stages unless some are named."""
+    def hire(
+        self,
+        name: str,
+        stages: Sequence[str] = (),
+        variables: Mapping[str, str] = NOTHING,
+        **changes: object,
+    ) -> Member:
+        """Start a worker, of all stages unless some are named; `variables` are of its process."""
         if stages:
             changes["stages"] = tuple(stages)
-        return self.crew.start(name, msgspec.structs.replace(self.config, **changes))
+        return self.crew.start(name, msgspec.structs.replace(self.config, **changes), variables)
 
     async def create_run(self, name: str, manifest: Manifest) -> RunView:
         """Make a run."""

@@ -7,30 +7,38 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from types import MappingProxyType, TracebackType
+from typing import Final, Self
 
 import msgspec
 
 from ops.embedded.spec import launch
 from ops.worker import WorkerConfig
 
-__all__ = ["ROOT", "Crew", "Member"]
+__all__ = ["NOTHING", "ROOT", "Crew", "Member"]
 
 #: Where `python -m` finds the packages.
 ROOT = Path(__file__).parents[2]
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _RESTART_S = 0.2
 _PATIENCE_S = 60.0
 
 
 class Member:
-    """One worker: `pid` is 0 while it is down, `deaths` counts ends that nobody asked for."""
+    """One worker: `pid` is 0 while it is down, `deaths` counts ends that nobody asked for.
 
-    def __init__(self, name: str, config: WorkerConfig, log: Path) -> None:
+    `variables` are added to its environment.
+    """
+
+    def __init__(
+        self, name: str, config: WorkerConfig, log: Path, variables: Mapping[str, str] = NOTHING
+    ) -> None:
         self.name = name
         self.config = config
         self.log = log
+        self.variables = variables
         self.pid = 0
         self.deaths = 0
         self._stopping = False
@@ -77,6 +85,7 @@ class Member:
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
+                env={**os.environ, **self.variables},
             )
         if process.stdin is not None:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -105,11 +114,13 @@ class Crew:
     ) -> None:
         await self.stop_all()
 
-    def start(self, name: str, config: WorkerConfig) -> Member:
+    def start(
+        self, name: str, config: WorkerConfig, variables: Mapping[str, str] = NOTHING
+    ) -> Member:
         """Start a worker under a name that no other has."""
         if name in self.members:
             raise ValueError(f"there is a worker {name!r} already: choose another name")
-        member = Member(name, config, self._folder / f"{name}.log")
+        member = Member(name, config, self._folder / f"{name}.log", variables)
         self.members[name] = member
         member.start()
         return member

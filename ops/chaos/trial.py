@@ -79,13 +79,15 @@ async def no_trouble(_: Cluster, __: RunView) -> None:
 
 
 async def run_trial(
-    cluster: Cluster, name: str, load: Load, trouble: Trouble = no_trouble
+    cluster: Cluster, name: str, load: Load, trouble: Trouble = no_trouble, **chosen: object
 ) -> tuple[Outcome, Any]:
     """Ask, make trouble while the cluster works, wait for the end; the outcome, and the trouble's.
 
-    Start the workers before.
+    Start the workers before. `chosen` are further fields of the run's manifest.
     """
-    manifest = scripted_manifest(rollouts=load.rollouts, batch_size=load.batch_size, lag=load.lag)
+    manifest = scripted_manifest(
+        rollouts=load.rollouts, batch_size=load.batch_size, lag=load.lag, **chosen
+    )
     await cluster.model.reset()
     run = await cluster.create_run(name, manifest)
     began = time.monotonic()

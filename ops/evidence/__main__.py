@@ -18,6 +18,8 @@ _ON_A_STACK: Final = {
     **{f"core-{number}": f"ops.evidence.core{number}" for number in range(1, 7)},
     "main-3": "ops.evidence.main3",
     "main-5": "ops.evidence.main5",
+    "learn-3": "ops.evidence.learn3",
+    "learn-4": "ops.evidence.learn4",
 }
 #: Items that bring what they need.
 _BY_THEMSELVES: Final = {
@@ -25,6 +27,7 @@ _BY_THEMSELVES: Final = {
     "core-8": "ops.evidence.core8",
     "core-9": "ops.evidence.core9",
     "main-1": "ops.evidence.main1",
+    "learn-2": "ops.evidence.learn2",
     "learn-5": "ops.evidence.learn5",
     "learn-7": "ops.evidence.learn7",
     "main-2": "ops.evidence.main2",

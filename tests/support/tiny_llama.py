@@ -1,4 +1,4 @@
-"""A Llama of two layers and 256 tokens as a checkpoint folder, its weights drawn from a seed."""
+"""A Llama of two layers and few tokens as a checkpoint folder, its weights drawn from a seed."""
 
 import json
 from collections.abc import Iterator
@@ -14,21 +14,21 @@ _HIDDEN, _INNER, _LAYERS, _HEADS, _KEYS = 64, 128, 2, 4, 2
 _SPREAD: Final = 0.2  # wide enough for tokens of very different likelihood
 
 
-def write_tiny_llama(folder: Path, seed: int = 0) -> Path:
+def write_tiny_llama(folder: Path, seed: int = 0, vocabulary: int = VOCABULARY) -> Path:
     """Write the checkpoint into a new folder and return it."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(_config()))
+    (folder / "config.json").write_text(json.dumps(_config(vocabulary)))
     chance = np.random.default_rng(seed)
-    tensors = {name: _drawn(chance, name, shape) for name, shape in _shapes()}
+    tensors = {name: _drawn(chance, name, shape) for name, shape in _shapes(vocabulary)}
     (folder / "model.safetensors").write_bytes(_safetensors(tensors))
     return folder
 
 
-def _config() -> dict[str, object]:
+def _config(vocabulary: int) -> dict[str, object]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": VOCABULARY,
+        "vocab_size": vocabulary,
         "hidden_size": _HIDDEN,
         "intermediate_size": _INNER,
         "num_hidden_layers": _LAYERS,
@@ -42,9 +42,9 @@ def _config() -> dict[str, object]:
     }
 
 
-def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
+def _shapes(vocabulary: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     narrow = _HIDDEN * _KEYS // _HEADS
-    yield "model.embed_tokens.weight", (VOCABULARY, _HIDDEN)
+    yield "model.embed_tokens.weight", (vocabulary, _HIDDEN)
     yield "model.norm.weight", (_HIDDEN,)
     for layer in range(_LAYERS):
         prefix = f"model.layers.{layer}"

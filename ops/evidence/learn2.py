@@ -1,0 +1,193 @@
+"""learn-2: a small planner learns a task, against an arm whose optimizer makes no step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+import msgspec
+
+from ops.evidence.curves import Curve, picture
+from ops.evidence.planning import Trial, planning
+from ops.evidence.record import Claim, Evidence, path_of
+from ops.manifest import code_version
+
+__all__ = ["TITLE", "Point", "Trained", "evidence", "gains", "judge"]
+
+TITLE: Final = "a small planner learns to plan look-ups: its reward on held-back questions rises"
+_TRAINED, _SKIPPED = "trained", "optimizer skipped"
+#: A rate that leaves every weight as it is: the same run, but for the step.
+_RATES: Final = {_TRAINED: 1e-3, _SKIPPED: 1e-30}
+_SEEDS: Final = (1, 2, 3)
+_UPDATES, _SHORT = 12, 2
+_MOST_UPDATES, _MOST_TOKENS = 40, 96
+_RISE: Final = 0.15
+#: The last measurements, whose mean counts: one alone is noise.
+_LAST: Final = 3
+#: Runs that were made before: the whole may be gathered piece by piece.
+_PIECES: Final = Path(__file__).parents[2] / ".evidence" / "learn-2"
+_NOT_SHOWN: Final = (
+    "that answers get better where a model executes: here a program does what the first step says",
+    "that decisions get better: no turns are left, so none is asked for, and to stop counts as one",
+    "plans of several steps: what can be learned is to name place and subject in the first step",
+    "how another model, learning rate or length of training would do",
+)
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """An update: the mean reward of its batch (`parts` are its means by part), that of the version
+    it made on held-back questions, and the base model's on the same with the same seeds.
+    """
+
+    update: int
+    version: str | None
+    decision: str | None
+    batch: float | None
+    held_back: float | None
+    base: float | None
+    parts: dict[str, float]
+    rows: int | None
+    train_s: float | None
+    guard_s: float | None
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trial came to, at which commit."""
+
+    trial: Trial
+    points: tuple[Point, ...]
+    clean: bool
+    commit: str
+
+    @property
+    def measured(self) -> list[float]:
+        """Mean rewards on held-back questions, in the order of updates."""
+        return [point.held_back for point in self.points if point.held_back is not None]
+
+    @property
+    def last(self) -> float:
+        """The mean of the last few measurements."""
+        return fmean(self.measured[-_LAST:]) if self.measured else 0.0
+
+
+async def evidence(*, short: bool = False) -> Evidence:
+    """Make the run of each seed and arm that was not made before; the short form one seed's, with
+    few updates, anew.
+    """
+    trials = [
+        Trial(arm=arm, seed=seed, lr=lr, updates=_SHORT if short else _UPDATES)
+        for seed in (_SEEDS[:1] if short else _SEEDS)
+        for arm, lr in _RATES.items()
+    ]
+    found = [await (_made(trial) if short else _known_or_made(trial)) for trial in trials]
+    if not short:
+        path_of("learn-2").with_suffix(".svg").write_text(_drawn(found))
+    return Evidence(
+        figures={"gains": gains(found), "not shown": _NOT_SHOWN, "runs": found},
+        claims=(*_judge_runs(found), *(() if short else judge(found))),
+    )
+
+
+def gains(found: Sequence[Trained]) -> dict[int, float]:
+    """Return by seed how much better the trained arm ends than the other."""
+    last = {(one.trial.arm, one.trial.seed): one.last for one in found}
+    return {
+        seed: round(last[_TRAINED, seed] - last[_SKIPPED, seed], 3)
+        for arm, seed in last
+        if arm == _TRAINED and (_SKIPPED, seed) in last
+    }
+
+
+def judge(found: Sequence[Trained]) -> list[Claim]:
+    """Claim that training raises the reward on held-back questions."""
+    gained, ends = gains(found), {arm: _ends(found, arm) for arm in _RATES}
+    mean = fmean(gained.values()) if gained else 0.0
+    return [
+        Claim(
+            f"held-back reward ends at {ends[_TRAINED]:.2f}, at {ends[_SKIPPED]:.2f} with the"
+            f" optimizer skipped: {mean:+.2f} over {len(gained)} seeds",
+            mean >= _RISE and len(gained) == len(_SEEDS),
+        ),
+        Claim(
+            f"each seed gains: {', '.join(f'{one:+.2f}' for one in gained.values())}",
+            bool(gained) and min(gained.values()) > 0,
+        ),
+    ]
+
+
+def _ends(found: Sequence[Trained], arm: str) -> float:
+    last = [one.last for one in found if one.trial.arm == arm]
+    return fmean(last) if last else 0.0
+
+
+def _judge_runs(found: Sequence[Trained]) -> list[Claim]:
+    updates = max(one.trial.updates for one in found)
+    tokens = max(one.trial.tokens for one in found)
+    made = [sum(point.version is not None for point in one.points) for one in found]
+    return [
+        Claim(
+            f"{len(found)} runs of at most {updates} updates and {tokens} new tokens a turn",
+            updates <= _MOST_UPDATES and tokens <= _MOST_TOKENS,
+        ),
+        Claim(f"each made versions that were measured: {made}", min(made) > 0),
+        Claim("each run's audit is clean", all(one.clean for one in found)),
+    ]
+
+
+async def _known_or_made(trial: Trial) -> Trained:
+    path = _PIECES / f"{trial.key}.json"
+    if await asyncio.to_thread(path.exists):
+        known: Trained = msgspec.json.decode(await asyncio.to_thread(path.read_bytes), type=Trained)
+        return known
+    made = await _made(trial)
+    await asyncio.to_thread(_keep, path, made)
+    return made
+
+
+def _keep(path: Path, made: Trained) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.encode(made))
+
+
+async def _made(trial: Trial) -> Trained:
+    """Train on a stack of its own; the guard measures."""
+    async with planning(trial) as plans:
+        await plans.begin()
+        await plans.until()
+        lessons = await plans.someone.told("learn", trial.name, "--once")
+        report = await plans.someone.audited(trial.name)
+    return Trained(
+        trial=trial,
+        points=tuple(_point(lesson) for lesson in lessons),
+        clean=report["clean"],
+        commit=code_version(),
+    )
+
+
+def _point(lesson: Mapping[str, Any]) -> Point:
+    return Point(
+        update=lesson["number"] + 1,
+        version=lesson["candidate"],
+        decision=lesson["training"],
+        batch=lesson["reward"],
+        held_back=lesson["score"],
+        base=lesson["best"],
+        parts=lesson["parts"],
+        rows=lesson["rows"],
+        train_s=lesson["train_s"],
+        guard_s=lesson["guard_s"],
+    )
+
+
+def _drawn(found: Sequence[Trained]) -> str:
+    curves = [
+        Curve(
+            name=one.trial.arm,
+            points=tuple((p.update, p.held_back) for p in one.points if p.held_back is not None),
+        )
+        for one in found
+    ]
+    return picture("mean reward on held-back questions, by update", curves)

@@ -1,0 +1,134 @@
+"""Runs that train the planner of a real vLLM by verl, on questions that a clerk looks up."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ops.chaos.desk import Desk, until
+from ops.connect import connections
+from ops.evidence.lookup import World, clerk
+from ops.evidence.user import User, user
+from ops.settings import Settings
+
+__all__ = ["Plans", "Trial", "planning"]
+
+_LIMIT_S: Final = 6_000.0
+_SOON_S: Final = 0.3
+_STATE: Final = """
+SELECT u.state, a.status FROM run AS u
+LEFT JOIN active AS a ON a.run_no = u.run_no AND a.kind = 4 WHERE u.name = $1
+"""
+_CLERKS: Final = ("executor", "manager", "judge", "router")
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """A run to be made: `groups` questions an update, `rollouts` attempts at each, and after each
+    update one attempt at each of `anchors` held-back questions. `tokens` is the most of a reply.
+    """
+
+    arm: str
+    seed: int
+    lr: float
+    updates: int
+    groups: int = 3
+    rollouts: int = 8
+    anchors: int = 24
+    row_tokens: int = 256
+    tokens: int = 32
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        return f"{self.arm.partition(' ')[0]}-{self.seed}"
+
+    @property
+    def key(self) -> str:
+        """What a record of it is called: another trial has another."""
+        return f"{self.name}-{sha256(msgspec.json.encode(self)).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Plans:
+    """A trial on a stack that is up: its questions, and those that are held back."""
+
+    trial: Trial
+    someone: User
+    training: Path
+    held_back: Path
+
+    async def begin(self) -> None:
+        """Make the run and ask its questions; it ends with the last of them.
+
+        The guard measures and promotes: at a margin of 1 it always compares with the base model.
+        """
+        trial = self.trial
+        options: Mapping[str, Any] = {
+            "rollouts": trial.rollouts,
+            "batch-size": trial.groups,
+            "lag": 0,
+            "max-turns": 2,
+            "seed": trial.seed,
+            "lr": trial.lr,
+            "row-tokens": trial.row_tokens,
+            "anchors": self.held_back,
+            "anchor-limit": trial.anchors,
+            "guard-rollouts": 1,
+            "guard-margin": 1,
+        }
+        told = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        await self.someone.mia("run", "create", trial.name, "--train", *told)
+        await self.someone.mia("ingest", str(self.training), "--run", trial.name, "--close")
+
+    @property
+    def dsn(self) -> str:
+        """The auditor's: never print it."""
+        return connections(Settings(home=str(self.someone.home))).dsn("mia_audit")
+
+    async def until(self, status: str = "ended") -> str:
+        """Wait until the run's learner has a status, or the run has ended; which."""
+        desk, seen = Desk(self.dsn), ""
+
+        async def reached() -> bool:
+            nonlocal seen
+            row = await desk.row(_STATE, self.trial.name)
+            seen = "ended" if row["state"] == "ended" else row["status"] or ""
+            return seen in {status, "ended"}
+
+        await until(f"{status} or the end", reached, limit_s=_LIMIT_S, every_s=_SOON_S)
+        return seen
+
+
+@asynccontextmanager
+async def planning(trial: Trial) -> AsyncIterator[Plans]:
+    """Give a stack of its own for a trial, with vLLM and verl; nothing of it is left."""
+    asked = trial.updates * trial.groups
+    world = World.drawn(trial.seed, training=asked, held_back=trial.anchors)
+    with tempfile.TemporaryDirectory(prefix="mia-planning-") as name:
+        passages, training, held_back = await asyncio.to_thread(world.write, Path(name))
+        async with clerk() as base_url, user(**_settings(trial, base_url, passages)) as someone:
+            await someone.mia("up")
+            yield Plans(trial, someone, training, held_back)
+
+
+def _settings(trial: Trial, base_url: str, passages: Path) -> dict[str, str]:
+    """Return the settings: the planner is the embedded model, everyone else the clerk."""
+    clerks: dict[str, str] = {}
+    for role in _CLERKS:
+        clerks[f"MIA_MODELS__{role.upper()}__BASE_URL"] = base_url
+        clerks[f"MIA_MODELS__{role.upper()}__MODEL"] = "clerk"
+    return {
+        **clerks,
+        "MIA_MODELS__PLANNER__SAMPLING__MAX_TOKENS": str(trial.tokens),
+        "MIA_RETRIEVAL__PASSAGES": str(passages),
+        "MIA_TRAINING__ENABLED": "true",
+        "MIA_EMBEDDED__CONTEXT_TOKENS": "2048",
+    }

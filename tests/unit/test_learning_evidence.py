@@ -1,0 +1,191 @@
+"""What evidence of learning is judged by: a world that has one answer, deaths that are counted,
+claims that fail.
+"""
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from uuid import UUID
+from xml.etree import ElementTree as ET
+
+import msgspec
+import pytest
+
+from consumers.tools.search import search
+from consumers.train import points
+from consumers.train.points import POINTS, VARIABLE
+from ops.audit.weights import Rebuilt
+from ops.chaos.doom import Doom, UpdateStruck
+from ops.evidence.curves import Curve, mean_of, picture
+from ops.evidence.forged import FORGERIES
+from ops.evidence.learn2 import Point, Trained, gains, judge
+from ops.evidence.lookup import Asked, World, reply
+from ops.evidence.planning import Trial
+from ops.evidence.shaken import Death, Shaken, in_part, judge_shaken
+from schemas.external import Paragraph
+from tests.support import updates
+
+_WORLD = World.drawn(1, training=20, held_back=8)
+_PASSAGES = [Paragraph(title=one["title"], text=one["text"]) for one in _WORLD.passages]
+
+
+def _answered(question: str, plan: str) -> str:
+    """What the clerk answers after the search that it makes for a plan."""
+    system = {"content": "Task: execute.\nFollow the plan."}
+    told = f'<data name="question">\n{question}\n</data>\n\n<data name="plan">\n{plan}\n</data>'
+    first = json.loads(reply([system, {"content": told}], {}))
+    assert "search" == first["action"]
+    found = search(first["query"], _PASSAGES)
+    result = f'<data name="result">\n{found.text}\n</data>'
+    last = json.loads(reply([system, {"content": told}, {"content": result}], {}))
+    assert "answer" == last["action"]
+    return str(last["answer"])
+
+
+def _grade(answer: str, gold: str) -> str:
+    blocks = {"gold answer": gold, "prediction": answer}
+    told = "\n\n".join(f'<data name="{name}">\n{text}\n</data>' for name, text in blocks.items())
+    said = reply([{"content": "Task: judge.\n"}, {"content": told}], {})
+    return str(json.loads(said)["grade"])
+
+
+@pytest.mark.parametrize("asked", _WORLD.held_back, ids=lambda asked: asked.id)
+def test_a_plan_that_names_place_and_subject_is_answered_rightly(asked: Asked) -> None:
+    """Whichever words stand around them."""
+    place, subject = asked.id.split("-")
+    plan = f"1. Search for the {subject} of {place}.\n2. Read it."
+    answer = _answered(asked.question, plan)
+    assert "correct" == _grade(answer, asked.answer)
+
+
+def test_a_plan_that_names_neither_is_answered_wrongly() -> None:
+    """The clerk does not look at the question."""
+    wrong = [
+        _grade(_answered(asked.question, "1. Find the colour of the animal."), asked.answer)
+        for asked in (*_WORLD.training, *_WORLD.held_back)
+    ]
+    assert wrong.count("correct") <= len(wrong) / 4
+
+
+def test_no_place_is_both_trained_on_and_held_back(tmp_path: Path) -> None:
+    """What is measured was never seen; another seed asks otherwise, the same one the same."""
+    parts = (_WORLD.training, _WORLD.held_back)
+    trained, held_back = ({one.id.split("-")[0] for one in part} for part in parts)
+    assert (20, 8, set()) == (len(trained), len(held_back), trained & held_back)
+    assert _WORLD == World.drawn(1, training=20, held_back=8)
+    assert _WORLD != World.drawn(2, training=20, held_back=8)
+    _, training, _ = _WORLD.write(tmp_path)
+    with training.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [one.question for one in _WORLD.training] == [row["question"] for row in rows]
+
+
+def _trained(arm: str, seed: int, *rewards: float | None) -> Trained:
+    trial = Trial(arm=arm, seed=seed, lr=1.0, updates=len(rewards))
+    made = tuple(
+        Point(
+            update=n, version=f"planner@v{n}", decision="promoted", batch=0.1, held_back=reward,
+            base=0.1, parts={}, rows=1, train_s=1.0, guard_s=1.0,
+        )
+        for n, reward in enumerate(rewards, 1)
+    )  # fmt: skip
+    return Trained(trial=trial, points=made, clean=True, commit="c")
+
+
+def _three(*ends: float) -> list[Trained]:
+    skipped = [_trained("optimizer skipped", seed, 0.2, 0.2, 0.2, 0.2) for seed in (1, 2, 3)]
+    return skipped + [
+        _trained("trained", seed, 0.2, end, end, end) for seed, end in enumerate(ends, 1)
+    ]
+
+
+def test_learning_is_claimed_of_three_seeds_that_all_gain() -> None:
+    """A mean that one lucky seed carries is not enough, nor are two seeds."""
+    assert [True, True] == [claim.holds for claim in judge(_three(0.4, 0.5, 0.6))]
+    assert [True, False] == [claim.holds for claim in judge(_three(0.9, 0.9, 0.1))]
+    assert [False, True] == [claim.holds for claim in judge(_three(0.3, 0.3, 0.3))]
+    assert not judge(_three(0.9, 0.9))[0].holds
+    assert [False, False] == [claim.holds for claim in judge([])]
+
+
+def test_a_version_that_was_not_measured_counts_for_nothing() -> None:
+    """The last measured ones do."""
+    found = [
+        _trained("trained", 1, 0.5, 0.6, None, 0.7),
+        _trained("optimizer skipped", 1, 0.2, 0.2, 0.2, None),
+    ]
+    assert {1: 0.4} == gains(found)
+
+
+def test_a_picture_has_a_line_a_run_and_one_a_mean() -> None:
+    """It can be read as XML, whatever the names are."""
+    curves = [Curve("a & b", ((1, 0.2), (2, 0.4))), Curve("a & b", ((1, 0.4),))]
+    assert [(1, pytest.approx(0.3)), (2, 0.4)] == list(mean_of(curves))
+    drawn = ET.fromstring(picture("<title>", curves))
+    assert 3 == len(drawn.findall("{http://www.w3.org/2000/svg}polyline"))
+
+
+def test_a_process_dies_once_at_each_point_that_is_armed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each named point once, however often it comes by; armed again, once more."""
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda _, number: killed.append(number))
+    doom = Doom(tmp_path / "doom")
+    monkeypatch.setenv(VARIABLE, doom.variables[VARIABLE])
+    for _ in range(2):
+        points.point("after_load")
+        points.point("before_result")
+    assert [signal.SIGKILL] * 2 == killed
+    assert ["after_load", "before_result"] == list(doom.met)
+    doom.arm()
+    assert [] == list(doom.met)
+    points.point("after_load")
+    assert 3 == len(killed)
+
+
+def test_deaths_belong_to_the_update_in_which_they_were_met() -> None:
+    """One point left out, or a version that was there already, is not what was meant."""
+    assert UpdateStruck(number=2, died=POINTS, versions_then=1).whole
+    assert not UpdateStruck(number=2, died=POINTS[1:], versions_then=1).whole
+    assert not UpdateStruck(number=2, died=POINTS, versions_then=2).whole
+
+
+def test_forgeries_change_as_little_as_they_say() -> None:
+    """Those that are called one byte are one."""
+    assert [True, False, True] == [forgery.bytes_changed == 1 for forgery in FORGERIES.values()]
+    assert [True, False, True] == [name.startswith("one byte") for name in FORGERIES]
+
+
+def test_a_group_is_whole_or_not_there() -> None:
+    """A question of which one judged rollout has no row was used in part."""
+    rows = updates.rows(1, groups=2)
+    first, second = UUID(int=0), UUID(int=1)
+    assert 0 == in_part(rows, {first: 4, second: 4})
+    assert 1 == in_part(rows, {first: 4, second: 5})
+    assert 2 == in_part(rows[:-1], {first: 5, second: 4})
+    assert 1 == in_part(rows, {first: 4})
+    assert 0 == in_part(rows[:4], {first: 4, second: 4})
+
+
+def test_a_kill_that_hit_nothing_is_none() -> None:
+    """Every part must have died, every version be equal, and more than one there."""
+    death = Death(part="train", learner="training", pid=7)
+    equal = Rebuilt(version="planner@v1", parent="base", verdict="equal")
+    found = Shaken(
+        deaths=(death,), versions=(equal, equal), groups=4, questions=4, in_part=0, audit={},
+        clean=True,
+    )  # fmt: skip
+    assert [True] * 4 == [claim.holds for claim in judge_shaken(found)]
+    for spoilt, place in (
+        ({"deaths": (msgspec.structs.replace(death, pid=0),)}, 0),
+        ({"questions": 3}, 1),
+        ({"in_part": 1}, 1),
+        ({"clean": False}, 2),
+        ({"versions": (equal,)}, 3),
+        ({"versions": (equal, msgspec.structs.replace(equal, verdict="no job"))}, 3),
+    ):
+        claims = judge_shaken(msgspec.structs.replace(found, **spoilt))
+        assert [place] == [n for n, claim in enumerate(claims) if not claim.holds]
