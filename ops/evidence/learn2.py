@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
 import msgspec
 
 from ops.evidence.curves import Curve, picture
+from ops.evidence.pieces import piece
 from ops.evidence.planning import Trial, planning
 from ops.evidence.record import Claim, Evidence, path_of
 from ops.manifest import code_version
@@ -27,8 +26,6 @@ _MOST_UPDATES, _MOST_TOKENS = 40, 96
 _RISE: Final = 0.15
 #: The last measurements, whose mean counts: one alone is noise.
 _LAST: Final = 3
-#: Runs that were made before: the whole may be gathered piece by piece.
-_PIECES: Final = Path(__file__).parents[2] / ".evidence" / "learn-2"
 _NOT_SHOWN: Final = (
     "that answers get better where a model executes: here a program does what the first step says",
     "that decisions get better: no turns are left, so none is asked for, and to stop counts as one",
@@ -138,18 +135,7 @@ def _judge_runs(found: Sequence[Trained]) -> list[Claim]:
 
 
 async def _known_or_made(trial: Trial) -> Trained:
-    path = _PIECES / f"{trial.key}.json"
-    if await asyncio.to_thread(path.exists):
-        known: Trained = msgspec.json.decode(await asyncio.to_thread(path.read_bytes), type=Trained)
-        return known
-    made = await _made(trial)
-    await asyncio.to_thread(_keep, path, made)
-    return made
-
-
-def _keep(path: Path, made: Trained) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.encode(made))
+    return await piece("learn-2", trial, Trained, lambda: _made(trial))
 
 
 async def _made(trial: Trial) -> Trained:

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,11 +48,6 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """What the run is called."""
         return f"{self.arm.partition(' ')[0]}-{self.seed}"
-
-    @property
-    def key(self) -> str:
-        """What a record of it is called: another trial has another."""
-        return f"{self.name}-{sha256(msgspec.json.encode(self)).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)

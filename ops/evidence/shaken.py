@@ -18,8 +18,10 @@ from ops.audit.weights import Rebuilt
 from ops.chaos.desk import Desk
 from ops.embedded import report
 from ops.embedded.state import Home
+from ops.evidence.pieces import piece
 from ops.evidence.planning import Plans, Trial, planning
 from ops.evidence.record import Claim
+from ops.manifest import code_version
 from ops.replay.jobs import jobs_of
 from storage.postgres.replay import read_recording
 
@@ -70,10 +72,15 @@ class Shaken(msgspec.Struct, frozen=True, kw_only=True):
     in_part: int
     audit: dict[str, Any]
     clean: bool
+    commit: str
 
 
 async def shaken() -> Shaken:
-    """Train on a stack of its own, whose parts die meanwhile."""
+    """Train on a stack of its own, whose parts die meanwhile; what was made before is taken."""
+    return await piece("learn-3", _TRIAL, Shaken, _made)
+
+
+async def _made() -> Shaken:
     async with planning(_TRIAL) as plans:
         await plans.begin()
         watched = _Watched(plans)
@@ -85,6 +92,7 @@ async def shaken() -> Shaken:
             in_part=await watched.in_part(),
             **dict(await watched.desk.row(_GROUPS, _TRIAL.name)),
             **await watched.audit(),
+            commit=code_version(),
         )
 
 

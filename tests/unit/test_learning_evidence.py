@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 from xml.etree import ElementTree as ET
@@ -18,6 +19,7 @@ from consumers.train import points
 from consumers.train.points import POINTS, VARIABLE
 from ops.audit.weights import Rebuilt
 from ops.chaos.doom import Doom, UpdateStruck
+from ops.evidence import pieces
 from ops.evidence.curves import Curve, mean_of, picture
 from ops.evidence.forged import FORGERIES
 from ops.evidence.learn2 import Point, Trained, gains, judge
@@ -176,7 +178,7 @@ def test_a_kill_that_hit_nothing_is_none() -> None:
     equal = Rebuilt(version="planner@v1", parent="base", verdict="equal")
     found = Shaken(
         deaths=(death,), versions=(equal, equal), groups=4, questions=4, in_part=0, audit={},
-        clean=True,
+        clean=True, commit="c",
     )  # fmt: skip
     assert [True] * 4 == [claim.holds for claim in judge_shaken(found)]
     for spoilt, place in (
@@ -189,3 +191,18 @@ def test_a_kill_that_hit_nothing_is_none() -> None:
     ):
         claims = judge_shaken(msgspec.structs.replace(found, **spoilt))
         assert [place] == [n for n, claim in enumerate(claims) if not claim.holds]
+
+
+async def test_a_trial_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another trial is made, whatever differs."""
+    monkeypatch.setattr(pieces, "FOLDER", tmp_path)
+    made: list[int] = []
+
+    async def run(seed: int) -> Trained:
+        made.append(seed)
+        return _trained("trained", seed, 0.5)
+
+    trials = [_trained("trained", seed, 0.5).trial for seed in (1, 1, 2)]
+    found = [await pieces.piece("x", trial, Trained, partial(run, trial.seed)) for trial in trials]
+    assert [1, 2] == made
+    assert trials == [one.trial for one in found]
