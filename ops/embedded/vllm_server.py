@@ -28,6 +28,9 @@ EMBEDDING_MODEL = "all-minilm-l6-v2"
 # A first start compiles the byte code of all that it imports, on a busy machine for minutes.
 _READY_PATIENCE_S = 600.0
 _CHILD = Path(__file__).with_name("vllm_child.py")
+#: What vLLM finds as a plug-in, where it takes adapters.
+_PLUGIN = Path(__file__).with_name("vllm_plugin")
+_ADAPTING = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "PYTHONPATH": str(_PLUGIN)}
 # Whitespace is legal anywhere in JSON, and a small model under a grammar loses itself in it.
 _STRICT_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
 
@@ -107,7 +110,7 @@ class VllmServer:
             "OMP_NUM_THREADS": str(self.threads),
             # Waiting threads sleep: the cores are shared with Kafka, Postgres and the workers.
             "OMP_WAIT_POLICY": "PASSIVE",
-            **({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"} if self.adapters else {}),
+            **(_ADAPTING if self.adapters else {}),
         }
 
     def spec(self, depends_on: Sequence[str] = ()) -> ChildSpec:

@@ -166,6 +166,8 @@ def test_only_a_stack_that_trains_serves_adapters(tmp_path: Path) -> None:
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in plain.env()
     assert {"--enable-lora", "--max-loras", "8", "--max-lora-rank", "16"} <= set(lora.argv())
     assert "True" == lora.env()["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]
+    (plugin,) = Path(lora.env()["PYTHONPATH"]).glob("*.dist-info/entry_points.txt")
+    assert "vllm.platform_plugins" in plugin.read_text()
 
 
 def test_every_server_of_the_planner_is_to_be_brought_level(tmp_path: Path) -> None:
