@@ -20,7 +20,7 @@ __all__ = ["answers"]
 _POLL_S = 0.5
 #: What is shown of an event of a type: field by heading.
 _SHOWN = {
-    "question.answered": ("answer", "rollout", "memories"),
+    "question.answered": ("answer", "rollout", "policy", "memories"),
     "question.failed": ("reason", "detail"),
     "rollout.judged": ("grade", "judge"),
     "question.consolidated": ("grade", "memories"),
