@@ -27,6 +27,7 @@ _BY_THEMSELVES: Final = {
     "core-8": "ops.evidence.core8",
     "core-9": "ops.evidence.core9",
     "main-1": "ops.evidence.main1",
+    "learn-1": "ops.evidence.learn1",
     "learn-2": "ops.evidence.learn2",
     "learn-5": "ops.evidence.learn5",
     "learn-7": "ops.evidence.learn7",
