@@ -16,6 +16,7 @@ import msgspec
 from consumers.stages import STAGES
 from mia_events.learning.job import Hyper, TrainJob
 from ops.chaos.cluster import Cluster, Stack, cluster
+from ops.chaos.desk import Desk
 from ops.chaos.trial import Load, Outcome, Trouble, no_trouble, run_trial
 from ops.environments import find_train_environment, train_folder
 from ops.errors import Refused
@@ -24,7 +25,7 @@ from ops.training.config import TrainerConfig
 from ops.worker import EVERYTHING
 from storage.postgres.replay import Recording, read_recording
 
-__all__ = ["Learned", "Version", "learn", "learning_lab", "tiny_trainer"]
+__all__ = ["Learned", "Version", "learn", "learned", "learning_lab", "tiny_trainer"]
 
 _MODEL: Final = "tests.support.tiny_llama"
 #: Room for every token that the script invents.
@@ -125,14 +126,15 @@ async def learn(
     hyper = msgspec.to_builtins(_HYPER)
     outcome, troubled = await run_trial(cluster, name, load, trouble, train=True, hyper=hyper)
     recording = await read_recording(cluster.audit_dsn, name)
-    return await _learned(cluster, recording, outcome), troubled
+    return await learned(cluster.desk, recording, outcome), troubled
 
 
-async def _learned(cluster: Cluster, recording: Recording, outcome: Outcome) -> Learned:
+async def learned(desk: Desk, recording: Recording, outcome: Outcome) -> Learned:
+    """Return what a run came to, by its ledger."""
     run = recording.run.run_no
     jobs = {one.job.policy: one for one in jobs_of(recording, STAGES)}
-    trained = await cluster.desk.rows(_TRAINED, run)
-    rows = [dict(row) for row in await cluster.desk.rows(_VERSIONS, run)]
+    trained = await desk.rows(_TRAINED, run)
+    rows = [dict(row) for row in await desk.rows(_VERSIONS, run)]
     attempts = {row["name"]: row.pop("attempts") for row in rows}
     positions = {question: view.position for question, view in recording.questions.items()}
     return Learned(
@@ -145,7 +147,7 @@ async def _learned(cluster: Cluster, recording: Recording, outcome: Outcome) -> 
             )
             for row in rows
         ),
-        used={row["policy"]: row["n"] for row in await cluster.desk.rows(_USED, run)},
+        used={row["policy"]: row["n"] for row in await desk.rows(_USED, run)},
         attempts=attempts,
         made_again=all(one.same for one in jobs.values()),
         outcome=outcome,

@@ -6,7 +6,6 @@ search that names both place and subject surely finds it.
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 import re
@@ -115,17 +114,19 @@ class World(msgspec.Struct, frozen=True):
         folder.mkdir(parents=True, exist_ok=True)
         passages = folder / "passages.jsonl"
         passages.write_text("".join(json.dumps(one) + "\n" for one in self.passages))
-        tables = (("training.csv", self.training), ("held-back.csv", self.held_back))
-        training, held_back = (_table(folder / name, rows) for name, rows in tables)
+        training, held_back = folder / "training.jsonl", folder / "held-back.jsonl"
+        training.write_text(_benchmark(self.training))
+        held_back.write_text(_benchmark(self.held_back))
         return passages, training, held_back
 
 
-def _table(path: Path, rows: Sequence[Asked]) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Asked.__struct_fields__)
-        writer.writerows(msgspec.structs.astuple(row) for row in rows)
-    return path
+def _benchmark(rows: Sequence[Asked]) -> str:
+    """Return rows in HotpotQA's format, without passages of their own."""
+    fields = [
+        {"_id": row.id, "question": row.question, "answer": row.answer, "context": []}
+        for row in rows
+    ]
+    return "".join(json.dumps(one) + "\n" for one in fields)
 
 
 def reply(messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 claims that fail.
 """
 
-import csv
 import json
 import os
 import signal
@@ -17,7 +16,9 @@ import pytest
 from consumers.tools.search import search
 from consumers.train import points
 from consumers.train.points import POINTS, VARIABLE
+from ops.anchors import held_back
 from ops.audit.weights import Rebuilt
+from ops.benchmark import read_benchmark
 from ops.chaos.doom import Doom, UpdateStruck
 from ops.evidence import pieces
 from ops.evidence.curves import Curve, mean_of, picture
@@ -26,6 +27,7 @@ from ops.evidence.learn2 import Point, Trained, gains, judge
 from ops.evidence.lookup import Asked, World, reply
 from ops.evidence.planning import Trial
 from ops.evidence.shaken import Death, Shaken, in_part, judge_shaken
+from producers.hotpot import Row
 from schemas.external import Paragraph
 from tests.support import updates
 
@@ -74,14 +76,17 @@ def test_a_plan_that_names_neither_is_answered_wrongly() -> None:
 def test_no_place_is_both_trained_on_and_held_back(tmp_path: Path) -> None:
     """What is measured was never seen; another seed asks otherwise, the same one the same."""
     parts = (_WORLD.training, _WORLD.held_back)
-    trained, held_back = ({one.id.split("-")[0] for one in part} for part in parts)
-    assert (20, 8, set()) == (len(trained), len(held_back), trained & held_back)
+    trained, others = ({one.id.split("-")[0] for one in part} for part in parts)
+    assert (20, 8, set()) == (len(trained), len(others), trained & others)
     assert _WORLD == World.drawn(1, training=20, held_back=8)
     assert _WORLD != World.drawn(2, training=20, held_back=8)
-    _, training, _ = _WORLD.write(tmp_path)
-    with training.open() as file:
-        rows = list(csv.DictReader(file))
-    assert [one.question for one in _WORLD.training] == [row["question"] for row in rows]
+    _, training, anchored = _WORLD.write(tmp_path)
+    rows = read_benchmark(training).rows
+    assert [(one.question, one.answer) for one in _WORLD.training] == [
+        (row.question, row.label) for row in rows if isinstance(row, Row)
+    ]
+    anchors = held_back(anchored, 24)
+    assert tuple(one.answer for one in _WORLD.held_back) == anchors.labels
 
 
 def _trained(arm: str, seed: int, *rewards: float | None) -> Trained:
