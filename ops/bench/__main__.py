@@ -1,7 +1,6 @@
 """`python -m ops.bench [runner|memory|retrieval]`: measure one part against its targets."""
 
 import argparse
-import asyncio
 import importlib
 import logging
 import sys
@@ -9,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ops.endings import run
 from ops.errors import Refused
 from ops.evidence.record import machine
 from ops.manifest import code_version
@@ -33,7 +33,7 @@ def main() -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # topics are new at every scenario
     group = importlib.import_module(_GROUPS[options.group])
     try:
-        found = asyncio.run(group.evidence(short=options.short))
+        found = run(group.evidence(short=options.short))
     except Refused as refused:
         sys.stderr.write(f"skipped: {refused}\n")
         return

@@ -1,7 +1,6 @@
 """`python -m ops.chaos --kills 50 --seed 1`: random kills, and whether anything came of them."""
 
 import argparse
-import asyncio
 import logging
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from ops.chaos.ground import ground
 from ops.chaos.survive import survive
 from ops.chaos.trial import Load
+from ops.endings import run
 from ops.errors import Refused
 from ops.evidence.core2 import judge_survival
 from ops.evidence.record import Evidence, path_of
@@ -21,7 +21,7 @@ def main() -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the broker's absence is the point
     name = f"chaos-{options.kills}-{options.seed}"
     try:
-        sys.exit(asyncio.run(_run(options, name)))
+        sys.exit(run(_run(options, name)))
     except Refused as error:
         sys.exit(f"mia: {error}")
 

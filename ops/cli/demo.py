@@ -23,6 +23,7 @@ from ops.embedded import report
 from ops.embedded.daemon import Daemon
 from ops.embedded.state import Home
 from ops.embedded.vllm_server import CHAT_MODEL
+from ops.endings import cancel_on_sigterm
 from ops.environments import find_serve_environment, serve_folder
 from ops.errors import Refused
 from ops.models import needs_embedded, served_chat_model
@@ -73,16 +74,9 @@ def demo(
 
 
 async def _demo(settings: Settings, file: Path, limit: int | None, rollouts: int) -> Outcome:
-    _cancel_on_sigterm()
+    cancel_on_sigterm()  # whoever ends the demo must not leave its stack behind
     async with _stack(settings), connected("mia_admit") as at:
         return await show(at, file, limit, rollouts=rollouts)
-
-
-def _cancel_on_sigterm() -> None:
-    """Stop as after Ctrl-C: whoever ends the demo must not leave its stack behind."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 @contextlib.contextmanager

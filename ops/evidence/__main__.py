@@ -1,7 +1,6 @@
 """`python -m ops.evidence core-2`: gather a piece of evidence and write it to `docs/evidence/`."""
 
 import argparse
-import asyncio
 import importlib
 import logging
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ops.chaos.ground import ground
+from ops.endings import run
 from ops.errors import Refused
 from ops.evidence.record import Evidence, path_of
 from ops.evidence.report import record
@@ -44,7 +44,7 @@ def main() -> None:
     options = _options()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # trials take the broker away
     try:
-        sys.exit(asyncio.run(_run(options)))
+        sys.exit(run(_run(options)))
     except Refused as error:
         sys.exit(f"mia: {error}")
 
