@@ -21,8 +21,9 @@ TYPES: Final = (
     "learner.trained",
     "learner.sealed",
     "run.policy_set",
+    "run.cancelled",
 )
-Phase = Literal["answering", "waiting", "merging", "training", "guarding", "sealed"]
+Phase = Literal["answering", "waiting", "merging", "training", "guarding", "sealed", "cancelled"]
 
 
 class Lesson(msgspec.Struct, kw_only=True):
@@ -30,8 +31,8 @@ class Lesson(msgspec.Struct, kw_only=True):
 
     `reward` is the mean over its judged rollouts and `parts` the means of the parts; `score` is the
     candidate's mean reward on anchors, `best` that of the version it was compared with. `stale` is
-    the most versions that a group was older than the one it updated. Seconds run from the batch's
-    end: to the merge, from there to the update, from there to the decision.
+    the most versions that a group was older than the one it updated. Seconds run from when
+    the learner took the batch: to the merge, from there to the update, from there to the decision.
     """
 
     number: int
@@ -94,6 +95,8 @@ class _Book:
                 self._sealed(at, event)
             case ev.RunPolicySet():
                 self._ordered(at, event)
+            case ev.RunCancelled():
+                self._cancelled()
             case _:
                 return
 
@@ -139,6 +142,11 @@ class _Book:
                 reason=event.reason,
             )
         )
+
+    def _cancelled(self) -> None:
+        for lesson in self.lessons.values():
+            if lesson.sealed_at is None:
+                lesson.phase = "cancelled"
 
 
 def lessons_of(events: Iterable[tuple[datetime, Event]]) -> tuple[list[Lesson], list[Ordered]]:

@@ -75,6 +75,7 @@ def test_a_batch_is_followed_from_its_opening_to_its_decision() -> None:
         ((ev.BatchEnded(number=0), ev.LearnerBatchReady(number=0)), "merging"),
         ((ev.LearnerMerged(number=0, generation=1),), "training"),
         ((ev.LearnerMerged(number=0, generation=1), _trained(0)), "guarding"),
+        ((ev.LearnerMerged(number=0, generation=1), ev.RunCancelled()), "cancelled"),
     ],
 )
 def test_what_a_batch_waits_for_is_told(events: tuple[Event, ...], phase: str) -> None:
