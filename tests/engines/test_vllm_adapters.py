@@ -107,6 +107,27 @@ async def test_every_version_answers_with_its_own_weights(
     assert said[0].token_ids == again.token_ids
 
 
+async def test_the_base_model_is_itself_beside_as_many_versions_as_fit(
+    supervised: tuple[Supervisor, VllmServer], tmp_path: Path
+) -> None:
+    """Who judges or executes is not answered by the weights of a planner in the same step."""
+    artifacts, policies = MemoryArtifacts(), MemoryPolicies()
+    names = {
+        number: policies.register(number, await artifacts.put(_adapter(number, scale=0.3)))
+        for number in (1, 2, 3)
+    }
+    endpoint = Endpoint(base_url=supervised[1].base_url)
+    async with VllmReplica(endpoint) as replica, ModelClient({"planner": endpoint}) as models:
+        reconciler = Reconciler(policies, AdapterFolders(artifacts, tmp_path), [replica], room=3)
+        assert (await reconciler.once()).is_level
+        alone = await models.chat(_call(CHAT_MODEL))
+        versions = [models.chat(_call(f"planner@v{n}"), served=name) for n, name in names.items()]
+        *_, beside = await asyncio.gather(*versions, models.chat(_call(CHAT_MODEL)))
+        policies.served.clear()
+        assert (await reconciler.once()).is_level
+    assert alone.token_ids == beside.token_ids
+
+
 async def test_versions_come_back_after_a_kill(
     supervised: tuple[Supervisor, VllmServer], tmp_path: Path
 ) -> None:
