@@ -31,6 +31,7 @@ _BY_THEMSELVES: Final = {
     "learn-2": "ops.evidence.learn2",
     "learn-5": "ops.evidence.learn5",
     "learn-7": "ops.evidence.learn7",
+    "learn-8": "ops.evidence.learn8",
     "main-2": "ops.evidence.main2",
     "main-4": "ops.evidence.main4",
     "main-6": "ops.evidence.main6",

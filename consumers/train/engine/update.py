@@ -50,6 +50,8 @@ def update(folder: Path, order: Order) -> Made:
     clock("export")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_GIB
     metrics |= clock.seconds | {"peak_rss_gib": peak}
+    if order.device == "cuda":
+        metrics["peak_gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
     return Made(metrics=metrics, determinants=determinants(order, world))
 
 
