@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 import msgspec
 import structlog
 
-from consumers.runner.context import Superseded
+from consumers.runner.context import Lost
 from consumers.runner.drive import Ask, Drive
 from mia_events.commits import step_commit
 from mia_events.lifecycle import TABLES, advance
@@ -36,10 +36,6 @@ _log = structlog.get_logger(__name__)
 
 class Conflict(Exception):
     """Another worker's effect was recorded first."""
-
-
-class Lost(Exception):
-    """The claim is no longer ours."""
 
 
 class Attempts:
@@ -93,8 +89,6 @@ class Attempts:
         except Unreadable as error:
             message = f"a stored event cannot be read: {error}"
             raise Poison(message) from error
-        except Superseded as error:
-            raise Lost from error
 
     def _handler(self, topic: str, task: Task) -> Handler:
         stage = self._stages.get(topic, {})
@@ -185,7 +179,10 @@ class Attempts:
         )
 
     async def bury(self, claimed: Claimed, error: BaseException) -> None:
-        """Dead-letter a claimed command: seal it, and end its stream so that no group waits."""
+        """Dead-letter a claimed command: seal it, and end its stream so that no group waits.
+
+        Raises `Lost`.
+        """
         history = claimed.history
         try:
             task = await self._context.task(claimed)
@@ -224,4 +221,4 @@ class Attempts:
         )
 
 
-__all__ = ["Attempts", "Conflict", "Lost"]
+__all__ = ["Attempts", "Conflict"]

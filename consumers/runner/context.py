@@ -46,8 +46,8 @@ class Lru(Generic[K, V]):
         self._values.pop(key, None)
 
 
-class Superseded(Exception):
-    """The stream has gone on since it was claimed."""
+class Lost(Exception):
+    """The claim is no longer ours."""
 
 
 class Context:
@@ -85,7 +85,7 @@ class Context:
     async def task(self, claimed: Claimed) -> Task:
         """The task of a claim.
 
-        Raises `Unreadable` when a stored event cannot be read, `Superseded`.
+        Raises `Unreadable` when a stored event cannot be read, `Lost` when the stream has gone on.
         """
         history = await self._history(claimed)
         self._histories.put(claimed.stream, history)
@@ -114,7 +114,7 @@ class Context:
         for stands in await self._ledger.load(claimed.run_no, claimed.stream):
             if stands.version == claimed.version:
                 return _decoded(stands)
-        raise Superseded
+        raise Lost
 
     def appended(self, task: Task, event: Event) -> None:
         """A step of `task` was committed: its event is the newest of the stream."""
@@ -129,4 +129,4 @@ def _decoded(claimed: Claimed) -> tuple[Payload, ...]:
     return tuple(decode_payload(body) for body in claimed.history)
 
 
-__all__ = ["Context", "Lru", "Superseded"]
+__all__ = ["Context", "Lost", "Lru"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
 import structlog
 
-from consumers.runner.attempt import Lost
-from consumers.runner.context import Lru
+from consumers.runner.context import Lost, Lru
 from storage.ports import Claimed, Want
 
 if TYPE_CHECKING:
@@ -231,7 +231,8 @@ class Dispatcher:
         """Retry or dead-letter, by the class of the error."""
         decision = self._retries.decide(error, failures=claimed.failures, key=str(claimed.event_id))
         if decision.delay_s is None:
-            await self._persist(lambda: self._attempts.bury(claimed, error))
+            with contextlib.suppress(Lost):  # whoever has the stream now sees to it
+                await self._persist(lambda: self._attempts.bury(claimed, error))
             return
         self.retried += 1
         _log.info(

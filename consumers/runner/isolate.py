@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from consumers.runner.attempt import Lost
+from consumers.runner.context import Lost
 from mia_events.policies.lease import IsolationPolicy
 from mia_events.steps import Late, Poison, Transient
 from storage.ports import Claimed

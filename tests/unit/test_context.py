@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 
-from consumers.runner.attempt import Attempts, Lost
-from consumers.runner.context import Context, Superseded
+from consumers.runner.attempt import Attempts
+from consumers.runner.context import Context, Lost
 from mia_events.lifecycle import Kind
 from schemas.envelope import encode_payload
 from storage.ports import Claimed
@@ -64,11 +63,13 @@ async def test_a_stream_that_went_on_meanwhile_is_no_task() -> None:
     """Neither one that has ended; an attempt at it has lost its claim."""
     for store in (Store(), Store(claimed(version=len(WHOLE) + 1))):
         ledger: Any = store
-        with pytest.raises(Superseded):
+        with pytest.raises(Lost):
             await Context(ledger).task(claimed(()))
         attempts = Attempts(
             ledger=ledger, committer=ledger, context=Context(ledger), performer=ledger, stages={},
             next_claim=lambda *_: None, dead_letter_step=ledger, emit=lambda _: None,
         )  # fmt: skip
         with pytest.raises(Lost):
-            await attempts.run(msgspec.structs.replace(claimed(), history=()))
+            await attempts.run(claimed(()))
+        with pytest.raises(Lost):
+            await attempts.bury(claimed(()), ValueError("given up"))

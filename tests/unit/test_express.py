@@ -9,12 +9,13 @@ import pytest
 
 from consumers.runner import express
 from consumers.runner.attempt import Attempts
-from consumers.runner.context import Context
+from consumers.runner.context import Context, Lost
 from consumers.runner.dispatch import Claims, Dispatcher
 from consumers.runner.express import Express
 from consumers.runner.intake import Intake, Offer
 from mia_events.lifecycle import Kind
 from mia_events.policies.retry import RetryPolicy
+from mia_events.steps import Poison
 from storage.ports import Claimed, Ledger, Pending, Want
 
 _TOPIC = "mia.plan"
@@ -55,12 +56,20 @@ class _Attempts:
 
     def __init__(self) -> None:
         self.running: set[int] = set()
+        self.poisoned: set[int] = set()
+        self.buried: set[int] = set()
         self.end = asyncio.Event()
 
     async def run(self, claimed: Claimed) -> None:
+        if claimed.stream.int in self.poisoned:
+            raise Poison("this command can never be handled")
         self.running.add(claimed.stream.int)
         await self.end.wait()
         self.running.discard(claimed.stream.int)
+
+    async def bury(self, claimed: Claimed, _: Exception) -> None:
+        self.buried.add(claimed.stream.int)
+        raise Lost("its stream went on elsewhere")
 
 
 class _Intake:
@@ -147,3 +156,13 @@ async def test_the_logs_copy_of_an_urgent_command_starts_nothing(bench: Bench) -
     bench.attempts.end.set()
     await _settle()
     assert 1 == bench.ledger.claimed.count(101)
+
+
+async def test_a_dead_letter_for_a_stream_that_went_on_costs_no_slot(bench: Bench) -> None:
+    """Whoever has the stream now sees to it; this dispatcher goes on with others."""
+    bench.attempts.poisoned = {*range(1, 9)}
+    for number in range(1, 17):
+        bench.dispatcher.offer(_offer(number))
+    await _settle()
+    assert bench.attempts.poisoned == bench.attempts.buried
+    assert {*range(9, 17)} == bench.attempts.running
