@@ -1,5 +1,6 @@
 """What every tier shares: tier markers by folder, hypothesis profiles, and free ports."""
 
+import logging
 import os
 import socket
 from pathlib import Path
@@ -16,6 +17,10 @@ _TIERS = ("unit", "contract", "simulation", "integration", "engines", "browser")
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, max_examples=2_000)
 settings.load_profile(os.environ.get("MIA_HYPOTHESIS_PROFILE", "repeatable"))
+
+# A broker that starts or was killed makes aiokafka say so hundreds of times, which buries the
+# words of the test that failed.
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,9 +17,19 @@ from ops.chaos.desk import until
 from ops.chaos.questions import Asked, cities
 from ops.chaos.repeats import Calls, count_calls
 
-__all__ = ["Load", "Outcome", "Trouble", "no_trouble", "outcome_of", "run_trial", "share_done"]
+__all__ = [
+    "Load",
+    "Outcome",
+    "Trouble",
+    "no_trouble",
+    "outcome_of",
+    "run_trial",
+    "settled_report",
+    "share_done",
+]
 
 _FACTS_S = 60.0
+_BACK_S = 60.0
 _EVENTS = "SELECT count(*) FROM event WHERE run_no = $1"
 _ATTEMPTS = "SELECT count(*) FROM event WHERE run_no = $1 AND attempt > 1"
 
@@ -105,7 +115,7 @@ async def run_trial(
 
 async def outcome_of(cluster: Cluster, run: RunView, *, lag: int, seconds: float) -> Outcome:
     """Audit a run that has ended, and count."""
-    report = await _settled_report(cluster, run)
+    report = await settled_report(cluster, run)
     told = report.run(run.name)
     return Outcome(
         run=run.name,
@@ -131,8 +141,8 @@ async def outcome_of(cluster: Cluster, run: RunView, *, lag: int, seconds: float
     )
 
 
-async def _settled_report(cluster: Cluster, run: RunView) -> Report:
-    """Audit when the last facts have reached their topics."""
+async def settled_report(cluster: Cluster, run: RunView) -> Report:
+    """Audit when the last facts have reached their topics, and Kafka is back."""
 
     async def acknowledged() -> bool:
         query = "SELECT count(*) FROM outbox WHERE run_no = $1"
@@ -140,7 +150,16 @@ async def _settled_report(cluster: Cluster, run: RunView) -> Report:
 
     with contextlib.suppress(TimeoutError):  # the audit says what is missing
         await until("all facts are acknowledged", acknowledged, limit_s=_FACTS_S)
-    return await cluster.audited(run)
+    report = await cluster.audited(run)
+
+    async def readable() -> bool:
+        nonlocal report
+        report = report if report.complete else await cluster.audited(run)
+        return report.complete
+
+    with contextlib.suppress(TimeoutError):  # it says what could not be read
+        await until("the topics can be read", readable, limit_s=_BACK_S)
+    return report
 
 
 def _first(report: Report) -> tuple[str, ...]:
