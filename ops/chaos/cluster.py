@@ -22,7 +22,7 @@ from mia_events.lifecycle import NoTransition
 from mia_events.steps import Manifest, ModelChoice, RunView
 from ops.audit import Report, audit
 from ops.chaos.crew import NOTHING, Crew, Member
-from ops.chaos.desk import Desk, patiently, until
+from ops.chaos.desk import Desk, execute, patiently, until
 from ops.chaos.questions import SOURCE, Asked, send
 from ops.chaos.scripted import ScriptedServer, scripted_model
 from ops.models import ROLES as MODEL_ROLES
@@ -178,7 +178,7 @@ async def cluster(
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     async with AsyncExitStack() as parts:
         dsns = await _prepared(stack.admin_dsn, name)
-        parts.push_async_callback(_execute, stack.admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+        parts.push_async_callback(execute, stack.admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
         model = await parts.enter_async_context(scripted_model(model_options))
         audit_dsn = dsns.pop("mia_audit")
         config = WorkerConfig(
@@ -211,7 +211,7 @@ def _endpoints(base_url: str) -> dict[str, Endpoint]:
 
 async def _prepared(admin_dsn: str, name: str) -> dict[str, str]:
     """Make a database with every migration applied; its DSN by role."""
-    await _execute(admin_dsn, f"CREATE DATABASE {name}")
+    await execute(admin_dsn, f"CREATE DATABASE {name}")
     dsn = urlsplit(admin_dsn)._replace(path=f"/{name}").geturl()
     # Roles belong to the whole server: clusters on one stack must agree on their passwords.
     passwords = {role: sha256(f"{admin_dsn}|{role}".encode()).hexdigest() for role in ROLES}
@@ -222,14 +222,3 @@ async def _prepared(admin_dsn: str, name: str) -> dict[str, str]:
     finally:
         await connection.close()
     return {role: role_dsn(dsn, role, passwords[role]) for role in ROLES}
-
-
-async def _execute(dsn: str, statement: str) -> None:
-    async def execute() -> None:
-        connection = await asyncpg.connect(dsn, timeout=10)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    await patiently(execute)

@@ -11,7 +11,7 @@ import asyncpg
 
 from storage.postgres.pool import RETRYABLE
 
-__all__ = ["Desk", "patiently", "until"]
+__all__ = ["Desk", "execute", "patiently", "until"]
 
 _T = TypeVar("_T")
 _AGAIN_S = 0.2
@@ -55,6 +55,19 @@ async def patiently(action: Callable[[], Awaitable[_T]], *, limit_s: float = 120
             if time.monotonic() > end:
                 raise
             await asyncio.sleep(_AGAIN_S)
+
+
+async def execute(dsn: str, statement: str) -> None:
+    """Run one statement, once the database answers."""
+
+    async def once() -> None:
+        connection = await asyncpg.connect(dsn, timeout=10)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    await patiently(once)
 
 
 async def until(

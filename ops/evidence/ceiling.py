@@ -8,9 +8,7 @@ its prefix cache is as empty as before. Tokens are counted by the server itself.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import signal
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -25,6 +23,7 @@ from mia_events.effects import Call
 from ops.connect import connections
 from ops.embedded import report
 from ops.embedded.state import Home
+from ops.evidence.hits import hit
 from ops.evidence.streaming import RUN, benchmark_file, facts
 from ops.evidence.user import User
 from ops.models import ports_in_use
@@ -154,9 +153,7 @@ async def _requests(someone: User) -> list[dict[str, Any]]:
 
 async def _afresh(someone: User, port: int) -> None:
     """Kill the server; its supervisor starts it again, with nothing cached."""
-    old = report.read(Home(someone.home)).child(_CHILD).pid
-    if old:
-        os.killpg(old, signal.SIGKILL)
+    old = hit(someone.home, _CHILD)
     async with aiohttp.ClientSession() as session:
         while True:
             await asyncio.sleep(1)

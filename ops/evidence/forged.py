@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import msgspec
 
+from ops.chaos.desk import execute
 from ops.errors import Refused
 
 __all__ = ["FORGERIES", "Forgery", "copied", "database_of", "forge"]
@@ -76,11 +77,11 @@ def database_of(dsn: str) -> str:
 async def copied(admin_dsn: str, database: str) -> AsyncIterator[str]:
     """Give the superuser's DSN of a copy of a database that nobody is connected to."""
     name = f"{database}_copy"
-    await _execute(admin_dsn, f"CREATE DATABASE {name} TEMPLATE {database}")
+    await execute(admin_dsn, f"CREATE DATABASE {name} TEMPLATE {database}")
     try:
         yield urlsplit(admin_dsn)._replace(path=f"/{name}").geturl()
     finally:
-        await _execute(admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+        await execute(admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def forge(dsn: str, run: str, version: str, forgery: Forgery) -> dict[str, Any]:
@@ -102,11 +103,3 @@ async def forge(dsn: str, run: str, version: str, forgery: Forgery) -> dict[str,
     if changed != "UPDATE 1":
         raise RuntimeError(f"a change of one row was {changed}")
     return {"event": found["id"], "of": version, "bytes": forgery.bytes_changed}
-
-
-async def _execute(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()

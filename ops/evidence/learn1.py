@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from mia_events.learning.versions import BASE
 from ops.environments import find_train_environment, train_folder
 from ops.errors import Refused
 from ops.evidence.pieces import piece
@@ -109,8 +110,8 @@ def _nothing_interrupted(runs: Sequence[Ran]) -> tuple[Claim, ...]:
 
 def _versions_used(ran: Ran) -> tuple[Claim, ...]:
     # A batch answers on what the batch before the last one left: the lag is 1.
-    due = {one.policy for one in ran.made[:-2]} - {"base"}
-    replies = sum(one.replies for one in ran.answered if one.pinned != "base")
+    due = {one.policy for one in ran.made[:-2]} - {BASE}
+    replies = sum(one.replies for one in ran.answered if one.pinned != BASE)
     busy = [one for one in ran.meanwhile if one.replies]
     return (
         Claim(

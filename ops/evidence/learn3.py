@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from consumers.train.points import POINTS
+from mia_events.learning.versions import BASE
 from mia_events.steps import RunView
 from ops.chaos.cluster import Cluster, Stack
 from ops.chaos.doom import Struck, struck
@@ -96,7 +97,7 @@ def _judge_calm(calm: Learned) -> list[Claim]:
     return [
         Claim(
             f"undisturbed: {len(chain)} versions, each upon the one before",
-            len(chain) >= _IN_A_ROW and parents == ["base", *chain[:-1]],
+            len(chain) >= _IN_A_ROW and parents == [BASE, *chain[:-1]],
         ),
         Claim(f"undisturbed: {used} questions were planned by a version made before", used > 0),
         Claim("undisturbed: the audit is clean", calm.outcome.whole),

@@ -10,20 +10,15 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from uuid import UUID
 
+import msgspec
+
 from mia_events.learning.job import Hyper, Parent, Row, Trained, TrainJob
 from mia_events.learning.versions import version_name
-from ops.environments import (
-    find_serve_environment,
-    find_train_environment,
-    serve_folder,
-    train_folder,
-)
-from ops.errors import Refused
 from ops.evidence.record import Claim, Evidence
 from ops.evidence.swaps import Store
 from ops.settings import load_settings
-from ops.training.process import Launch
-from ops.training.trainer import EngineTrainer, Machine
+from ops.training.config import trainer_config
+from ops.training.trainer import EngineTrainer
 
 __all__ = ["TITLE", "evidence"]
 
@@ -45,7 +40,7 @@ async def evidence(*, short: bool = False) -> Evidence:
     device: Literal["cpu", "cuda"] = "cpu" if short else "cuda"
     hyper = Hyper(lr=1e-4, compute="fp32" if short else "bf16")
     with tempfile.TemporaryDirectory(prefix="mia-learn8-") as folder:
-        trainer = EngineTrainer(_machine(Path(folder), device), Store())
+        trainer = _trainer(Path(folder), device)
         first = await _timed(trainer, 1, Parent(), hyper, short=short)
         second = await _timed(trainer, 2, _upon(first["trained"]), hyper, short=short)
     made = [one.pop("trained") for one in (first, second)]
@@ -68,17 +63,12 @@ def _gpus() -> list[str]:
     return [line.partition(" (UUID")[0] for line in said.stdout.splitlines()]
 
 
-def _machine(folder: Path, device: Literal["cpu", "cuda"]) -> Machine:
-    python, serving = find_train_environment(train_folder()), find_serve_environment(serve_folder())
-    named = load_settings().training.model
-    model = Path(named) if named else serving.chat_model if serving else None
-    if python is None or model is None:
-        raise Refused(
-            "there is no verl, or no model", "`make env-train`; `make env-serve` or training.model."
-        )
-    return Machine(
-        launch=Launch(python), model=model, folder=folder / "jobs", device=device, threads=2
+def _trainer(folder: Path, device: Literal["cpu", "cuda"]) -> EngineTrainer:
+    """Return the trainer that the settings name, on that device."""
+    config = msgspec.structs.replace(
+        trainer_config(load_settings()), device=device, folder=str(folder / "jobs"), processes=1
     )
+    return config.trainer(Store())
 
 
 async def _timed(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from pathlib import Path
 from typing import Any, Final
 
-from ops.embedded import report
-from ops.embedded.state import Home
 from ops.evidence.disk import full_disk, judge_disk
+from ops.evidence.hits import hit
 from ops.evidence.record import Claim, Evidence
 from ops.evidence.streaming import RUN, SMALL, Streamed, stream
 from ops.evidence.user import User, user
@@ -42,9 +40,9 @@ async def _trouble(someone: User, questions: int) -> dict[str, Any]:
     killed: dict[str, int] = {}
     for number, victim in enumerate(_VICTIMS, start=1):
         await _reached(someone, questions * number // 8)
-        killed[victim] = _signal(someone.home, victim, signal.SIGKILL)
+        killed[victim] = hit(someone.home, victim)
     before = (await _reached(someone, questions * 5 // 8))["ended"]
-    hung = _signal(someone.home, "vllm-chat", signal.SIGSTOP)
+    hung = hit(someone.home, "vllm-chat", signal.SIGSTOP)
     await asyncio.sleep(_HUNG_S)
     during = (await someone.run_state(RUN))["ended"]
     os.killpg(hung, signal.SIGCONT)
@@ -53,18 +51,6 @@ async def _trouble(someone: User, questions: int) -> dict[str, Any]:
 
 async def _reached(someone: User, ended: int) -> dict[str, Any]:
     return await someone.until(RUN, lambda run: bool(run["ended"] >= ended), limit_s=3_600)
-
-
-def _signal(home: Path, name: str, sig: signal.Signals) -> int:
-    """Signal a child, vLLM with its engine; its pid, 0 when it is down."""
-    pid = report.read(Home(home)).child(name).pid
-    if not pid:
-        return 0
-    if name.startswith("vllm"):
-        os.killpg(pid, sig)
-    else:
-        os.kill(pid, sig)
-    return pid
 
 
 def _judge_kills(streamed: Streamed) -> list[Claim]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,8 +13,7 @@ from consumers.stages import STAGES
 from mia_events.learning.job import Row
 from ops.audit.weights import Rebuilt
 from ops.chaos.desk import Desk
-from ops.embedded import report
-from ops.embedded.state import Home
+from ops.evidence.hits import hit
 from ops.evidence.pieces import piece
 from ops.evidence.planning import Plans, Trial, planning
 from ops.evidence.record import Claim
@@ -107,8 +103,7 @@ class _Watched:
         """Kill a part when the learner next has a status; a run that ended before kills nothing."""
         found = await self._plans.until(status)
         await asyncio.sleep(_SOON_S)
-        hit = status == found
-        pid = await asyncio.to_thread(_kill, self._someone.home, part) if hit else 0
+        pid = await asyncio.to_thread(hit, self._someone.home, part) if status == found else 0
         return Death(part=part, learner=found, pid=pid)
 
     async def versions(self) -> tuple[Rebuilt, ...]:
@@ -153,13 +148,3 @@ def judge_shaken(found: Shaken) -> list[Claim]:
             len(equal) == len(found.versions) > 1,
         ),
     ]
-
-
-def _kill(home: Path, part: str) -> int:
-    """Kill a child, vLLM with its engine; its pid, 0 when it is down."""
-    for child in report.read(Home(home)).children:
-        if child.name == part and child.pid:
-            kill = os.killpg if part.startswith("vllm") else os.kill
-            kill(child.pid, signal.SIGKILL)
-            return child.pid
-    return 0

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mia_events.learning.versions import served_name
+from mia_events.learning.versions import BASE, served_name
 from ops.evidence.streaming import facts
 from ops.evidence.user import User
 
@@ -102,7 +102,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     def kept(self) -> bool:
         """The version that answered is the one that the rollout is pinned to."""
         return self.served.startswith(f"{self.pinned}-") or (
-            self.pinned == "base" and not self.served.startswith("planner@")
+            self.pinned == BASE and not self.served.startswith("planner@")
         )
 
 

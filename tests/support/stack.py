@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 
+from ops.chaos.desk import execute
 from ops.embedded.stack import EmbeddedStack
 from ops.settings import EmbeddedSettings
 
@@ -122,18 +122,10 @@ async def database(stack: StackThread) -> AsyncIterator[str]:
     name = f"t{uuid.uuid4().hex[:12]}"
     dsn = await fresh_database(stack.admin_dsn, name)
     yield dsn
-    await _execute(stack.admin_dsn, f"drop database if exists {name} with (force)")
+    await execute(stack.admin_dsn, f"drop database if exists {name} with (force)")
 
 
 async def fresh_database(admin_dsn: str, name: str) -> str:
     """Create an empty database and return the superuser's DSN of it."""
-    await _execute(admin_dsn, f"create database {name}")
+    await execute(admin_dsn, f"create database {name}")
     return urlsplit(admin_dsn)._replace(path=f"/{name}").geturl()
-
-
-async def _execute(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
