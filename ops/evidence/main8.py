@@ -16,6 +16,8 @@ __all__ = ["TITLE", "evidence"]
 
 TITLE: Final = "two more executors join in the middle of a run; no step is lost or doubled"
 _SHARE: Final = 0.25
+#: A worker with free slots goes on with its streams itself; others are for when it has none.
+_BUSY: Final = {"MIA_WORKER__SLOTS": "4"}
 #: A claim's number begins with its worker's.
 _STEPS: Final = """
 SELECT w.name, count(*) AS steps FROM event AS e
@@ -25,8 +27,10 @@ WHERE u.name = $1 GROUP BY 1
 
 
 async def evidence(*, short: bool = False) -> Evidence:
-    """Stream a benchmark; when a quarter has ended, start `mia worker execute` twice."""
-    async with user(**SMALL) as someone:
+    """Stream a benchmark through workers of few slots; when a quarter has ended, start
+    `mia worker execute` twice.
+    """
+    async with user(**SMALL, **_BUSY) as someone:
         await someone.mia("up")
         hired = _Hired(someone)
         try:
@@ -46,7 +50,8 @@ async def evidence(*, short: bool = False) -> Evidence:
 
 
 def _of(shares: dict[str, int], pid: int) -> int:
-    return sum(steps for name, steps in shares.items() if name.endswith(f":{pid}"))
+    """A process has a worker for each database role, named after both: `host:pid role`."""
+    return sum(n for name, n in shares.items() if name.split()[0].endswith(f":{pid}"))
 
 
 class _Hired:
