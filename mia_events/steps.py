@@ -47,7 +47,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     What follows matters to a run that trains: `hyper` is how, `reward` for what (None: the judge's
     published weights), `staleness` the most versions that a group may be older than the one it
     updates; `guard` says whether a new version is compared with the best one before it serves (off:
-    it serves at once), by `guard_rules` on the held-back `anchors`.
+    it serves at once), by `guard_rules` on the held-back `anchors`. On `holdout` every version is
+    measured, with so many rollouts a question, and nothing depends on it.
     """
 
     mode: str = "live"
@@ -69,6 +70,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     guard: Literal["off", "anchors"] = "off"
     guard_rules: GuardRules = GuardRules()
     anchors: tuple[Anchor, ...] = ()
+    holdout: tuple[Anchor, ...] = ()
+    holdout_rollouts: int = 1
     label_wait_s: float | None = None
     label_missing: Literal["unjudged", "unsupervised"] = "unjudged"
     max_turns: int = 6

@@ -1,4 +1,6 @@
-"""Anchors of a run: held-back questions from a benchmark's file, their labels sealed."""
+"""Questions that a run holds back, from a benchmark's file: its anchors, its holdout. Their labels
+are sealed like all others.
+"""
 
 from hashlib import sha256
 from pathlib import Path
@@ -18,19 +20,19 @@ __all__ = ["HeldBack", "held_back"]
 
 
 class HeldBack(msgspec.Struct, frozen=True, kw_only=True):
-    """Anchors with what a manifest does not hold: a label each, passages by their SHA-256."""
+    """Held-back questions with what a manifest does not hold: labels, passages by their SHA-256."""
 
     anchors: tuple[Anchor, ...]
     labels: tuple[str, ...]
     documents: dict[str, bytes]
 
     async def keep_documents(self, artifacts: Artifacts) -> None:
-        """Put the anchors' passages where a search finds them."""
+        """Put the questions' passages where a search finds them."""
         for data in self.documents.values():
             await artifacts.put(data)
 
     async def seal(self, run: RunView, labels: Sealer) -> None:
-        """Seal each anchor's label where only the judge and the guard read it."""
+        """Seal each question's label where only the judge and the guard read it."""
         for anchor, label in zip(self.anchors, self.labels, strict=True):
             await labels.seal(run.run_no, anchor_id(run, anchor), label, source="anchor")
 
@@ -57,5 +59,7 @@ def held_back(file: Path, limit: int) -> HeldBack:
         )
         labels.append(row.label)
     if not anchors:
-        raise Refused(f"{file} has no row with an answer", "Anchors are graded: they need one.")
+        raise Refused(
+            f"{file} has no row with an answer", "What is held back is graded: it needs one."
+        )
     return HeldBack(anchors=tuple(anchors), labels=tuple(labels), documents=documents)

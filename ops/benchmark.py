@@ -58,9 +58,9 @@ async def seal_and_publish(
     view, state = await run_named(at.ledger, name)
     if state not in {"running", "paused"}:
         raise Refused(f"run {name!r} is {state}: it takes nothing more", "Make another one.")
-    asked = to_be_asked(benchmark.rows, view.manifest.anchors)
+    asked = to_be_asked(benchmark.rows, (*view.manifest.anchors, *view.manifest.holdout))
     if held := len(benchmark.rows) - len(asked):
-        warn(f"{held} rows are anchors of run {name}: held back, not asked")
+        warn(f"{held} rows are anchors or holdout of run {name}: not asked")
     benchmark = Benchmark(benchmark.source, asked)
     batches = view.manifest.mode == "batch"
     base = await _base(at, view.run_no, benchmark) if batches else 0

@@ -1,6 +1,7 @@
 """The manifest of a run: everything that its requests depend on, read once from the settings."""
 
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import msgspec
 from consumers import prompts
 from consumers.tools import TOOLS
 from mia_events.learning.governor import pacing_problem
+from mia_events.learning.guard import Anchor
 from mia_events.steps import Manifest
 from ops.errors import Refused
 from ops.models import choices
@@ -100,8 +102,20 @@ def _check_labels(manifest: Manifest) -> None:
 def _check_learning(manifest: Manifest) -> None:
     if manifest.guard == "anchors" and not manifest.anchors:
         raise Refused("a guard compares versions on anchors", "Name a file with --anchors.")
-    if manifest.anchors and manifest.judge == "none":
-        raise Refused("anchors are graded, and the run has no judge", "Choose another --judge.")
+    if (manifest.anchors or manifest.holdout) and manifest.judge == "none":
+        raise Refused(
+            "anchors and holdout are graded, and the run has no judge", "Choose another --judge."
+        )
+    if shared := _names(manifest.anchors) & _names(manifest.holdout):
+        raise Refused(
+            f"{len(shared)} questions are both anchors and holdout, such as {min(shared)!r}",
+            "A holdout shows what the guard has not seen: name other questions.",
+        )
+
+
+def _names(questions: Sequence[Anchor]) -> set[str]:
+    """A question's words and the name of its row: neither may come twice."""
+    return {one.text for one in questions} | {f"{one.source} {one.row}" for one in questions}
 
 
 def _check_training(manifest: Manifest, settings: Settings) -> None:

@@ -332,7 +332,8 @@ class LearnerSealed(Event, frozen=True, kw_only=True, tag="learner.sealed"):
 
     `policy` is the version that serves from here on, `candidate` the one that was decided on, with
     the guard's `scores` by name and its `reasons`; `best` is the version that the next one will be
-    compared with.
+    compared with. `holdout` has the mean reward on each question of the holdout, None where none
+    was judged, of each version that was measured on it for the first time.
     """
 
     number: int
@@ -344,6 +345,7 @@ class LearnerSealed(Event, frozen=True, kw_only=True, tag="learner.sealed"):
     scores: dict[str, float] = {}
     reasons: tuple[str, ...] = ()
     best: str = ""
+    holdout: dict[str, tuple[float | None, ...]] = {}
 
 
 class RunCreated(Event, frozen=True, kw_only=True, tag="run.created"):

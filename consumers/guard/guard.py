@@ -6,17 +6,13 @@ same anchors, with the same seeds and memories, in this one step: so chance and 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import Any
-
 import msgspec
 
 from consumers.guard.lockstep import lockstep
-from consumers.guard.shadow import Trial, shadow
+from consumers.guard.measure import on_anchors, on_holdout, scores_by_version
+from consumers.guard.shadow import shadow
 from consumers.requests import command
-from mia_events.effects import RolloutTurns, Wanted
-from mia_events.learning.guard import Decision, Scores, decide, scores_of
-from mia_events.learning.rewards import weights_of
+from mia_events.learning.guard import Decision, Scores, decide
 from mia_events.learning.selection import lineage_of
 from mia_events.learning.versions import BASE
 from mia_events.steps import Plan, Step, Task
@@ -26,23 +22,43 @@ from schemas.events import LearnerSealed, LearnerTrained
 def guard(task: Task) -> Plan:
     """Promote the candidate, hold it back, or hold it back and go back to the best.
 
-    A run without anchors has no guard: its candidates serve at once.
+    A run without anchors has no guard: its candidates serve at once. What the holdout shows decides
+    nothing.
     """
     trained = command(task, LearnerTrained)
-    if task.run.manifest.guard == "off":
-        yield from ()
-        return Step(event=_unguarded(trained))
+    manifest = task.run.manifest
     best = _best(task, trained)
     policies = tuple(dict.fromkeys((trained.policy, best, trained.parent)))
-    scores = yield from _measured(task, trained, policies)
+    tried = on_anchors(task, trained, policies if manifest.guard != "off" else ())
+    held_out = on_holdout(task, trained)
+    ended = yield from lockstep([shadow(trial) for trial in (*tried, *held_out)])
+    sealed = _sealed(task, trained, best, scores_by_version(manifest, tried, ended[: len(tried)]))
+    shown = scores_by_version(manifest, held_out, ended[len(tried) :])
+    places = [str(place) for place in range(len(manifest.holdout))]
+    holdout = {
+        policy: tuple(scores.rewards.get(place) for place in places)
+        for policy, scores in shown.items()
+    }
+    return Step(event=msgspec.structs.replace(sealed, holdout=holdout))
+
+
+def _sealed(
+    task: Task, trained: LearnerTrained, best: str, scores: dict[str, Scores]
+) -> LearnerSealed:
+    """The decision, by the scores on anchors; without any the candidate serves at once."""
+    manifest = task.run.manifest
+    if manifest.guard == "off":
+        return _unguarded(trained)
+    divergence = trained.metrics.get("kl_base")
+    scores[trained.policy] = msgspec.structs.replace(scores[trained.policy], kl=divergence)
     decision = decide(
         scores[trained.policy],
         scores[best],
         scores[trained.parent] if trained.parent != best else None,
-        rules=task.run.manifest.guard_rules,
-        anchors=len(task.run.manifest.anchors),
+        rules=manifest.guard_rules,
+        anchors=len(manifest.anchors),
     )
-    return Step(event=_sealed(trained, best, decision, scores))
+    return _decided(trained, best, decision, scores)
 
 
 def _unguarded(trained: LearnerTrained) -> LearnerSealed:
@@ -66,37 +82,7 @@ def _best(task: Task, trained: LearnerTrained) -> str:
     return named if named in lineage_of(task.history, trained.parent) else trained.parent
 
 
-def _measured(
-    task: Task, trained: LearnerTrained, policies: Sequence[str]
-) -> Generator[Wanted, Any, dict[str, Scores]]:
-    """Each version's scores on all anchors, every rollout at once."""
-    manifest = task.run.manifest
-    trials = [
-        Trial(
-            run=task.run,
-            anchor=anchor,
-            position=position,
-            pass_no=trained.number,
-            number=number,
-            generation=trained.generation,
-            policy=policy,
-        )
-        for policy in policies
-        for position, anchor in enumerate(manifest.anchors)
-        for number in range(manifest.guard_rules.rollouts)
-    ]
-    ended = yield from lockstep([shadow(trial) for trial in trials])
-    groups: dict[str, dict[str, list[RolloutTurns]]] = {policy: {} for policy in policies}
-    for trial, rollout in zip(trials, ended, strict=True):
-        groups[trial.policy].setdefault(str(trial.position), []).append(rollout)
-    weights = weights_of(manifest.judge, manifest.reward)
-    scores = {policy: scores_of(group, weights) for policy, group in groups.items()}
-    divergence = trained.metrics.get("kl_base")
-    scores[trained.policy] = msgspec.structs.replace(scores[trained.policy], kl=divergence)
-    return scores
-
-
-def _sealed(
+def _decided(
     trained: LearnerTrained, best: str, decision: Decision, scores: dict[str, Scores]
 ) -> LearnerSealed:
     serves = {

@@ -31,7 +31,7 @@ _POLL_S: Final = 1.0
 _OVER: Final = frozenset({"ended", "purged"})
 _COLUMNS: Final = (
     "batch", "answered by", "groups", "rows", "reward", "final", "age", "version", "on anchors",
-    "best", "decision", "seconds",
+    "best", "on holdout", "decision", "seconds",
 )  # fmt: skip
 
 
@@ -153,6 +153,7 @@ def _row(lesson: Lesson) -> tuple[str, ...]:
         lesson.candidate or "",
         _share(lesson.score),
         _share(lesson.best),
+        _share(lesson.on_holdout),
         (lesson.training or lesson.phase).replace("_", " "),
         " + ".join(f"{one:.0f}" for one in seconds),
     )

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -91,19 +92,39 @@ class GuardOptions:
         anchor_limit: How many of its rows (8).
         guard_rollouts: Attempts per anchor and version (2).
         guard_margin: How much mean reward a version may lose against the best (0.05).
+        holdout: A benchmark on which every new version is measured, and nothing depends: its curve
+            is not flattered by the guard's choices.
+        holdout_limit: How many of its rows (32).
+        holdout_rollouts: Attempts per question of the holdout (1).
     """
 
     anchors: Path | None = None
     anchor_limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 8
     guard_rollouts: int | None = None
     guard_margin: float | None = None
+    holdout: Path | None = None
+    holdout_limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 32
+    holdout_rollouts: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1
 
     def chosen(self) -> dict[str, Any]:
-        """Return the fields of a manifest, but for the anchors themselves."""
+        """Return the fields of a manifest, but for the questions themselves."""
         rules = {"rollouts": self.guard_rollouts, "margin": self.guard_margin}
         return {
+            "holdout_rollouts": self.holdout_rollouts,
             "guard": "anchors" if self.anchors else "off",
             "guard_rules": {name: rule for name, rule in rules.items() if rule is not None},
+        }
+
+    def held_back(self) -> dict[str, HeldBack]:
+        """Read the files that were named, by the field of a manifest that they fill."""
+        files = {
+            "anchors": (self.anchors, self.anchor_limit),
+            "holdout": (self.holdout, self.holdout_limit),
+        }
+        return {
+            name: held_back(file, limit)
+            for name, (file, limit) in files.items()
+            if file is not None
         }
 
 
@@ -173,14 +194,14 @@ def create(
         tenant: Whose run it is; no tenant sees another's memories.
         share: Share memories with the live runs of this tenant that name the same.
     """
-    held = held_back(guard.anchors, guard.anchor_limit) if guard.anchors else None
-    anchors = msgspec.to_builtins(held.anchors) if held else ()
+    held = guard.held_back()
+    questions = {name: msgspec.to_builtins(one.anchors) for name, one in held.items()}
     settings, run = load_settings(), options.chosen()
     fields = {**run, **training.chosen(settings, run), **guard.chosen()}
-    manifest = manifest_of(settings, **fields, anchors=anchors)
+    manifest = manifest_of(settings, **fields, **questions)
     if share is not None and manifest.mode != "live":
         raise Refused("a run with batches has memories of its own", "Leave out --share.")
-    waiting_for(_create(name, manifest, held, tenant, share))
+    waiting_for(_create(name, manifest, tuple(held.values()), tenant, share))
     console().print(f"run {name} takes questions: mia publish FILE --run {name}", markup=False)
 
 
@@ -251,18 +272,18 @@ def cancel(name: str, /) -> None:
 
 
 async def _create(
-    name: str, manifest: Manifest, held: HeldBack | None, tenant: str, share: str | None
+    name: str, manifest: Manifest, held: Sequence[HeldBack], tenant: str, share: str | None
 ) -> None:
     async with connected("mia_admit") as at:
-        if held:
-            await held.keep_documents(at.artifacts)
+        for one in held:
+            await one.keep_documents(at.artifacts)
         try:
             await at.runs.create(name, manifest, tenant=tenant, scope=share)
         except (RunExists, ValueError) as error:
             raise Refused(str(error), "") from error
-        if held:
-            view, _ = await run_named(at.ledger, name)
-            await held.seal(view, PostgresLabels(at.ledger.pool))
+        view, _ = await run_named(at.ledger, name)
+        for one in held:
+            await one.seal(view, PostgresLabels(at.ledger.pool))
 
 
 async def _list() -> list[RunSummary]:

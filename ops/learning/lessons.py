@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from statistics import fmean
 from typing import Final, Literal
 
 import msgspec
@@ -30,9 +31,10 @@ class Lesson(msgspec.Struct, kw_only=True):
     """A batch. `policy` answered it, `candidate` was trained from it, `serves` does afterwards.
 
     `reward` is the mean over its judged rollouts and `parts` the means of the parts; `score` is the
-    candidate's mean reward on anchors, `best` that of the version it was compared with. `stale` is
-    the most versions that a group was older than the one it updated. Seconds run from when
-    the learner took the batch: to the merge, from there to the update, from there to the decision.
+    candidate's mean reward on anchors, `best` that of the version it was compared with, `holdout`
+    has the means on the holdout of the versions that were measured on it. `stale` is the most
+    versions that a group was older than the one it updated. Seconds run from when the learner took
+    the batch: to the merge, from there to the update, from there to the decision.
     """
 
     number: int
@@ -50,6 +52,7 @@ class Lesson(msgspec.Struct, kw_only=True):
     serves: str | None = None
     score: float | None = None
     best: float | None = None
+    holdout: dict[str, float] = {}
     reasons: tuple[str, ...] = ()
     stale: float | None = None
     ended_at: datetime | None = None
@@ -57,6 +60,11 @@ class Lesson(msgspec.Struct, kw_only=True):
     merge_s: float | None = None
     train_s: float | None = None
     guard_s: float | None = None
+
+    @property
+    def on_holdout(self) -> float | None:
+        """The candidate's mean reward on the holdout."""
+        return self.holdout.get(self.candidate or "")
 
 
 class Ordered(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +136,11 @@ class _Book:
         lesson.candidate = event.candidate or lesson.candidate
         lesson.score = event.scores.get("candidate.reward")
         lesson.best = event.scores.get("best.reward")
+        lesson.holdout = {
+            version: fmean(known)
+            for version, rewards in event.holdout.items()
+            if (known := [one for one in rewards if one is not None])
+        }
         lesson.reasons = event.reasons or ((event.problem,) if event.problem else ())
 
     def _ordered(self, at: datetime, event: ev.RunPolicySet) -> None:

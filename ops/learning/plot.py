@@ -14,7 +14,7 @@ _WIDTH, _HEIGHT = 860.0, 420.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 20.0, 48.0, 96.0
 _TICKS: Final = 5
 _MOST_LABELS: Final = 20
-_REWARD, _SCORE, _BEST = "#1f6feb", "#1a7f37", "#8c959f"
+_REWARD, _SCORE, _BEST, _HOLDOUT = "#1f6feb", "#1a7f37", "#8c959f", "#8250df"
 _HELD_BACK: Final = "#cf222e"
 _STYLE: Final = (
     "text{font:12px system-ui,sans-serif;fill:#24292f}"
@@ -34,13 +34,17 @@ class _Series(msgspec.Struct, frozen=True):
 _SERIES: Final = (
     _Series("mean reward of the batch", _REWARD, lambda lesson: lesson.reward),
     _Series("new version on anchors", _SCORE, lambda lesson: lesson.score),
-    _Series("best version on the same anchors", _BEST, lambda lesson: lesson.best, dashed=True),
+    _Series("best version on anchors", _BEST, lambda lesson: lesson.best, dashed=True),
+    _Series("new version on the holdout", _HOLDOUT, lambda lesson: lesson.on_holdout),
 )
 
 
 def page(run: str, lessons: Sequence[Lesson], orders: Sequence[Ordered] = ()) -> str:
     """Return an HTML page with the picture and its numbers."""
-    names = ("batch", "answered by", "new version", "decision", "reward", "on anchors", "best")
+    names = (
+        "batch", "answered by", "new version", "decision", "reward", "on anchors", "best",
+        "on holdout",
+    )  # fmt: skip
     rows = "".join(
         f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(lesson))}</tr>"
         for lesson in lessons
@@ -60,11 +64,12 @@ def picture(run: str, lessons: Sequence[Lesson], orders: Sequence[Ordered] = ())
     Rewards are between 0 and 1, and so is the axis.
     """
     place = _Places(lessons)
+    known = [one for one in _SERIES if any(one.value(lesson) is not None for lesson in lessons)]
     parts = [
         _text(_LEFT, 20, f"{run}: reward by batch", weight="600"),
         *_grid(place),
-        *(_line(series, lessons, place) for series in _SERIES),
-        *_legend(),
+        *(_line(series, lessons, place) for series in known),
+        *_legend(known),
         *_decisions(lessons, place),
         *_orders(orders, place),
     ]
@@ -123,10 +128,10 @@ def _line(series: _Series, lessons: Sequence[Lesson], place: _Places) -> str:
     return line + "".join(_dot(x, y, series.colour) for x, y in known)
 
 
-def _legend() -> list[str]:
+def _legend(known: Sequence[_Series]) -> list[str]:
     parts = []
-    for index, series in enumerate(_SERIES):
-        x = _LEFT + index * 240
+    for index, series in enumerate(known):
+        x = _LEFT + index * 200
         parts.append(_dot(x + 4, 34, series.colour))
         parts.append(_text(x + 14, 38, series.name))
     return parts
@@ -157,7 +162,7 @@ def _orders(orders: Sequence[Ordered], place: _Places) -> list[str]:
 
 
 def _cells(lesson: Lesson) -> list[str]:
-    numbers = (lesson.reward, lesson.score, lesson.best)
+    numbers = (lesson.reward, lesson.score, lesson.best, lesson.on_holdout)
     words = (str(lesson.number), lesson.policy, lesson.candidate or "", lesson.training or "")
     return [*words, *("" if value is None else f"{value:.3f}" for value in numbers)]
 

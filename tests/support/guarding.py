@@ -35,9 +35,13 @@ ANCHORS = tuple(
     Anchor(source="held", row=str(row), text=f"Which river passes town number {row}?")
     for row in range(4)
 )
+HOLDOUT = tuple(
+    Anchor(source="unseen", row=str(row), text=f"Which lake lies near town number {row}?")
+    for row in range(3)
+)
 LABELS = {
-    ids.question_id(RUN, f"anchor:{anchor.source}", anchor.row): gold_for(anchor.text)
-    for anchor in ANCHORS
+    ids.question_id(RUN, f"anchor:{one.source}", one.row): gold_for(one.text)
+    for one in (*ANCHORS, *HOLDOUT)
 }
 
 
@@ -136,4 +140,4 @@ class World:
         return {one.model for one in self.asked if isinstance(one, Call) and one.role == "planner"}
 
 
-__all__ = ["ANCHORS", "LABELS", "World", "guarding", "sealed", "trained"]
+__all__ = ["ANCHORS", "HOLDOUT", "LABELS", "World", "guarding", "sealed", "trained"]

@@ -84,6 +84,21 @@ def test_anchors_are_the_first_rows_with_an_answer(file: Path) -> None:
     assert "anchors" == found.guard
 
 
+def test_a_holdout_is_read_like_anchors(file: Path, tmp_path: Path) -> None:
+    """Both are in the manifest, whichever was named; without anchors there is no guard."""
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps([{"_id": "x", "question": "Who?", "answer": "A", "context": []}]))
+    options = GuardOptions(anchors=file, anchor_limit=1, holdout=other, holdout_rollouts=3)
+    held = {name: one.anchors for name, one in options.held_back().items()}
+    assert {"anchors": ["a"], "holdout": ["x"]} == {
+        n: [q.row for q in one] for n, one in held.items()
+    }
+    found = pinned(**options.chosen(), **{n: msgspec.to_builtins(one) for n, one in held.items()})
+    assert (held["holdout"], 3) == (found.holdout, found.holdout_rollouts)
+    alone = GuardOptions(holdout=other)
+    assert (["holdout"], "off") == (list(alone.held_back()), alone.chosen()["guard"])
+
+
 async def test_labels_and_pages_are_kept_under_the_anchors_names(file: Path) -> None:
     """The guard finds both by what the manifest says."""
     held, labels, artifacts = held_back(file, 8), Labels(), Artifacts()
@@ -115,6 +130,18 @@ def test_a_file_without_answers_is_refused(tmp_path: Path) -> None:
         (
             {"judge": "none", "anchors": [{"source": "s", "row": "1", "text": "Who?"}]},
             "the run has no judge",
+        ),
+        (
+            {"judge": "none", "holdout": [{"source": "s", "row": "1", "text": "Who?"}]},
+            "the run has no judge",
+        ),
+        (
+            {
+                "guard": "anchors",
+                "anchors": [{"source": "s", "row": "1", "text": "Who?"}],
+                "holdout": [{"source": "t", "row": "9", "text": "Who?"}],
+            },
+            "both anchors and holdout, such as 'Who\\?'",
         ),
     ],
 )

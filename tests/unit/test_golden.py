@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import msgspec
@@ -46,9 +47,10 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return st.lists(values(arguments[0]), max_size=5).map(tuple)
     if get_origin(hint) is dict:
         return st.dictionaries(values(arguments[0]), values(arguments[1]), max_size=5)
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return structs(hint)
-    return st.from_type(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return st.one_of(*map(values, arguments))
+    is_struct = isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+    return structs(hint) if is_struct else st.from_type(hint)
 
 
 def structs(cls: type[Any]) -> st.SearchStrategy[Any]:

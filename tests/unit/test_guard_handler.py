@@ -5,17 +5,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumers.guard import STAGE
+from consumers.guard import STAGE, anchor_id
 from consumers.guard.guard import guard
 from consumers.runner.drive import Drive
 from consumers.tools import TOOLS
 from mia_events.effects import Call, Embed, Recall, Together, UseTool
 from mia_events.learning.guard import GuardRules
 from mia_events.steps import ModelChoice
-from schemas.events import LearnerSealed, LearnerTrained
+from schemas.events import LearnerSealed, LearnerTrained, Payload
 from storage.ports import EffectRow
 from tests.support.drive import ROLES, drive_with
-from tests.support.guarding import ANCHORS, LABELS, World, guarding, sealed, trained
+from tests.support.guarding import ANCHORS, HOLDOUT, LABELS, World, guarding, sealed, trained
 
 BASE = "planner-model"  # as the planner's endpoint calls the base model
 V1, V2 = "planner@v1", "planner@v2"
@@ -228,3 +228,45 @@ def test_lockstep_asks_in_rounds() -> None:
     first = plan.send(None)
     assert isinstance(first, Together)
     assert len(ANCHORS) == len(first.effects)
+
+
+def test_the_holdout_shows_each_version_and_decides_nothing() -> None:
+    """A version that is perfect there and no better on anchors does not become the best."""
+    plain = decided(World(), *trained(0, V1))
+    found = decided(World(), *trained(0, V1), holdout=HOLDOUT)
+    assert plain == msgspec.structs.replace(found, holdout={})
+    assert {"base": len(HOLDOUT), V1: len(HOLDOUT)} == {k: len(v) for k, v in found.holdout.items()}
+
+
+def test_the_holdout_tells_right_from_wrong() -> None:
+    """One number a question, in the manifest's order; None where there is no label."""
+    world = World(right=frozenset({V1}), wrong=frozenset({BASE}))
+    (gone,) = [name for name in LABELS if name == anchor_id(guarding().run, HOLDOUT[1])]
+    label = LABELS.pop(gone)
+    try:
+        found = decided(world, *trained(0, V1), guard="off", holdout=HOLDOUT)
+    finally:
+        LABELS[gone] = label
+    (first, unknown, last), wrong = found.holdout[V1], found.holdout["base"]
+    assert unknown is None
+    assert wrong[0] is not None
+    assert first == last == 1.0
+    assert wrong[0] < 0.5
+    assert ("promoted", {}) == (found.training, found.scores)
+
+
+def test_a_version_is_measured_on_the_holdout_once_and_always_in_the_same_way() -> None:
+    """Between rounds only the version differs: seeds and memories are those of the first."""
+    seen: list[set[tuple[int | None, str]]] = []
+    history: list[Payload] = []
+    for number, version in enumerate((V1, V2)):
+        world = World()
+        history += trained(number, version)
+        done = decided(world, *history, guard="off", holdout=HOLDOUT, holdout_rollouts=2)
+        history.append(done)
+        assert world.policies == ({BASE, V1} if number == 0 else {V2})
+        assert {0} == {one.generation for one in world.asked if isinstance(one, Recall)}
+        calls = [one for one in world.asked if isinstance(one, Call) and one.model == version]
+        seen.append({(one.seed, one.messages[-1].content) for one in calls[: 2 * len(HOLDOUT)]})
+    assert seen[0] == seen[1]
+    assert 2 * len(HOLDOUT) == len(seen[0])

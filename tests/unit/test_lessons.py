@@ -55,6 +55,7 @@ def test_a_batch_is_followed_from_its_opening_to_its_decision() -> None:
                 candidate="planner@v1",
                 scores={"candidate.reward": 0.6, "best.reward": 0.5},
                 reasons=("better",),
+                holdout={"base": (0.2, None), "planner@v1": (0.3, 0.5)},
             ),
         )
     )
@@ -64,6 +65,7 @@ def test_a_batch_is_followed_from_its_opening_to_its_decision() -> None:
     )  # fmt: skip
     assert (0.4, {"final": 0.5}, 1.0) == (lesson.reward, lesson.parts, lesson.stale)
     assert (0.6, 0.5, ("better",)) == (lesson.score, lesson.best, lesson.reasons)
+    assert ({"base": 0.2, "planner@v1": 0.4}, 0.4) == (lesson.holdout, lesson.on_holdout)
     assert (10.0, 10.0, 10.0) == (lesson.merge_s, lesson.train_s, lesson.guard_s)
 
 
@@ -126,7 +128,7 @@ def test_the_picture_has_a_point_for_every_value_and_a_mark_for_every_version() 
     tree = ET.fromstring(picture("r", _three()))
     space = "{http://www.w3.org/2000/svg}"
     lines = [line.get("points", "").split() for line in tree.iter(f"{space}polyline")]
-    assert [2, 1, 0] == [len(points) for points in lines]
+    assert [2, 1] == [len(points) for points in lines]
     first, second = (float(point.split(",")[1]) for point in lines[0])
     assert first > second  # a higher reward is nearer to the top
     titles = [title.text for title in tree.iter(f"{space}title")]

@@ -1,0 +1,74 @@
+"""Versions measured: on anchors, anew each round, and on the holdout, always in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from consumers.guard.shadow import Trial
+from mia_events.effects import RolloutTurns
+from mia_events.learning.guard import Scores, scores_of
+from mia_events.learning.rewards import weights_of
+from mia_events.learning.versions import BASE
+from mia_events.steps import Manifest, Task
+from schemas.events import LearnerSealed, LearnerTrained
+
+
+def on_anchors(task: Task, trained: LearnerTrained, policies: Sequence[str]) -> list[Trial]:
+    """Every anchor by every version, with seeds and memories of this round."""
+    manifest = task.run.manifest
+    return [
+        Trial(
+            run=task.run,
+            anchor=anchor,
+            position=position,
+            pass_no=trained.number,
+            number=number,
+            generation=trained.generation,
+            policy=policy,
+        )
+        for policy in policies
+        for position, anchor in enumerate(manifest.anchors)
+        for number in range(manifest.guard_rules.rollouts)
+    ]
+
+
+def on_holdout(task: Task, trained: LearnerTrained) -> list[Trial]:
+    """Every question of the holdout by each version that has not been measured on it.
+
+    Seeds are the same in all rounds, and memories those that a run with batches began with: what
+    differs between rounds is the version.
+    """
+    manifest = task.run.manifest
+    known = {
+        policy for one in task.history if isinstance(one, LearnerSealed) for policy in one.holdout
+    }
+    return [
+        Trial(
+            run=task.run,
+            anchor=question,
+            position=position,
+            pass_no=0,
+            number=number,
+            generation=0,
+            policy=policy,
+        )
+        for policy in (BASE, trained.policy)
+        if policy not in known
+        for position, question in enumerate(manifest.holdout)
+        for number in range(manifest.holdout_rollouts)
+    ]
+
+
+def scores_by_version(
+    manifest: Manifest, trials: Sequence[Trial], ended: Sequence[RolloutTurns]
+) -> dict[str, Scores]:
+    """Score each version by its ended trials."""
+    groups: dict[str, dict[str, list[RolloutTurns]]] = {}
+    for trial, rollout in zip(trials, ended, strict=True):
+        group = groups.setdefault(trial.policy, {})
+        group.setdefault(str(trial.position), []).append(rollout)
+    weights = weights_of(manifest.judge, manifest.reward)
+    return {policy: scores_of(group, weights) for policy, group in groups.items()}
+
+
+__all__ = ["on_anchors", "on_holdout", "scores_by_version"]
