@@ -30,6 +30,7 @@ _BY_THEMSELVES: Final = {
     "learn-1": "ops.evidence.learn1",
     "learn-2": "ops.evidence.learn2",
     "learn-5": "ops.evidence.learn5",
+    "learn-6": "ops.evidence.learn6",
     "learn-7": "ops.evidence.learn7",
     "learn-8": "ops.evidence.learn8",
     "main-2": "ops.evidence.main2",

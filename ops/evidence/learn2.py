@@ -22,6 +22,7 @@ _TRAINED, _SKIPPED = "trained", "optimizer skipped"
 _RATES: Final = {_TRAINED: 1e-3, _SKIPPED: 1e-30}
 _SEEDS: Final = (1, 2, 3)
 _UPDATES, _SHORT = 12, 2
+_HOLDOUT: Final = 32
 _MOST_UPDATES, _MOST_TOKENS = 40, 96
 _RISE: Final = 0.15
 #: The last measurements, whose mean counts: one alone is noise.
@@ -36,7 +37,7 @@ _NOT_SHOWN: Final = (
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
     """An update: the mean reward of its batch (`parts` are its means by part), that of the version
-    it made on held-back questions, and the base model's on the same with the same seeds.
+    it made on held-back questions, always the same with the same seeds.
     """
 
     update: int
@@ -44,7 +45,6 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     decision: str | None
     batch: float | None
     held_back: float | None
-    base: float | None
     parts: dict[str, float]
     rows: int | None
     train_s: float | None
@@ -52,9 +52,10 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
-    """What a trial came to, at which commit."""
+    """What a trial came to, at which commit; `base` is the base model's reward."""
 
     trial: Trial
+    base: float | None
     points: tuple[Point, ...]
     clean: bool
     commit: str
@@ -75,7 +76,7 @@ async def evidence(*, short: bool = False) -> Evidence:
     few updates, anew.
     """
     trials = [
-        Trial(arm=arm, seed=seed, lr=lr, updates=_SHORT if short else _UPDATES)
+        Trial(arm=arm, seed=seed, lr=lr, updates=_SHORT if short else _UPDATES, holdout=_HOLDOUT)
         for seed in (_SEEDS[:1] if short else _SEEDS)
         for arm, lr in _RATES.items()
     ]
@@ -139,7 +140,7 @@ async def _known_or_made(trial: Trial) -> Trained:
 
 
 async def _made(trial: Trial) -> Trained:
-    """Train on a stack of its own; the guard measures."""
+    """Train on a stack of its own, where nothing is held back from serving."""
     async with planning(trial) as plans:
         await plans.begin()
         await plans.until()
@@ -147,6 +148,7 @@ async def _made(trial: Trial) -> Trained:
         report = await plans.someone.audited(trial.name)
     return Trained(
         trial=trial,
+        base=next(mean_reward(one["holdout"]["base"]) for one in lessons if one["holdout"]),
         points=tuple(_point(lesson) for lesson in lessons),
         clean=report["clean"],
         commit=code_version(),
@@ -159,13 +161,18 @@ def _point(lesson: Mapping[str, Any]) -> Point:
         version=lesson["candidate"],
         decision=lesson["training"],
         batch=lesson["reward"],
-        held_back=lesson["score"],
-        base=lesson["best"],
+        held_back=mean_reward(lesson["holdout"].get(lesson["candidate"], ())),
         parts=lesson["parts"],
         rows=lesson["rows"],
         train_s=lesson["train_s"],
         guard_s=lesson["guard_s"],
     )
+
+
+def mean_reward(rewards: Sequence[float | None]) -> float | None:
+    """Return the mean over the questions that were judged."""
+    known = [reward for reward in rewards if reward is not None]
+    return fmean(known) if known else None
 
 
 def _drawn(found: Sequence[Trained]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -61,6 +61,7 @@ _NUMBERING: Final = re.compile(r"^[\s\d.):*#-]+")
 _FIRST_HIT: Final = re.compile(r"^\[1\] (.*)$", re.MULTILINE)
 _QUERY_CHARACTERS: Final = 190
 _NOTHING: Final = "nothing"
+_ANYTHING_BUT: Final = "anything but "
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -72,21 +73,25 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class World(msgspec.Struct, frozen=True):
-    """What can be looked up, what is asked in training, and what is held back: other places."""
+    """What can be looked up, what is asked in training, and what a guard and nobody sees of it: all
+    about other places.
+    """
 
     passages: tuple[dict[str, str], ...]
     training: tuple[Asked, ...]
-    held_back: tuple[Asked, ...]
+    anchors: tuple[Asked, ...]
+    holdout: tuple[Asked, ...]
 
     @classmethod
-    def drawn(cls, seed: int, *, training: int, held_back: int) -> World:
+    def drawn(cls, seed: int, *, training: int, anchors: int, holdout: int) -> World:
         """Draw facts, and a question about each of so many places.
 
         Raises:
             ValueError: there are fewer places than that.
         """
-        if training + held_back > len(_PLACES):
-            raise ValueError(f"{training + held_back} questions need as many places")
+        wanted = training + anchors + holdout
+        if wanted > len(_PLACES):
+            raise ValueError(f"{wanted} questions need as many places")
         chance = random.Random(seed)  # noqa: S311 - no secret
         places = chance.sample(_PLACES, len(_PLACES))
         facts = {
@@ -107,17 +112,36 @@ class World(msgspec.Struct, frozen=True):
             for place in places
             for subject in [chance.choice(sorted(_SUBJECTS))]
         )
-        return cls(passages, asked[held_back : held_back + training], asked[:held_back])
+        ends = holdout, holdout + anchors, wanted
+        return cls(passages, asked[ends[1] : ends[2]], asked[ends[0] : ends[1]], asked[: ends[0]])
 
-    def write(self, folder: Path) -> tuple[Path, Path, Path]:
-        """Write passages, training questions and held-back ones into a folder; their files."""
+    def flipped(self, rows: Collection[int]) -> World:
+        """Return the world with other labels for some of the training's rows: what is right counts
+        as wrong there, and what is wrong as right.
+        """
+        return msgspec.structs.replace(
+            self,
+            training=tuple(
+                msgspec.structs.replace(one, answer=_ANYTHING_BUT + one.answer)
+                if row in rows
+                else one
+                for row, one in enumerate(self.training)
+            ),
+        )
+
+    def write(self, folder: Path) -> dict[str, Path]:
+        """Write passages and questions into a folder; the files by the names of fields."""
         folder.mkdir(parents=True, exist_ok=True)
-        passages = folder / "passages.jsonl"
-        passages.write_text("".join(json.dumps(one) + "\n" for one in self.passages))
-        training, held_back = folder / "training.jsonl", folder / "held-back.jsonl"
-        training.write_text(_benchmark(self.training))
-        held_back.write_text(_benchmark(self.held_back))
-        return passages, training, held_back
+        texts = {
+            "passages": "".join(json.dumps(one) + "\n" for one in self.passages),
+            "training": _benchmark(self.training),
+            "anchors": _benchmark(self.anchors),
+            "holdout": _benchmark(self.holdout),
+        }
+        files = {name: folder / f"{name}.jsonl" for name in texts}
+        for name, file in files.items():
+            file.write_text(texts[name])
+        return files
 
 
 def _benchmark(rows: Sequence[Asked]) -> str:
@@ -140,7 +164,7 @@ def reply(messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any]) -> s
         case "execute":
             return json.dumps(_action(blocks))
         case "judge":
-            right = _plain(blocks.get("prediction", "")) == _plain(blocks.get("gold answer", "."))
+            right = _right(blocks.get("prediction", ""), blocks.get("gold answer", "."))
             return json.dumps({"grade": "correct" if right else "incorrect"})
         case "route":
             return json.dumps({"plan": schema["properties"]["plan"]["enum"][0]})
@@ -164,6 +188,11 @@ def _action(blocks: Mapping[str, str]) -> dict[str, str]:
 def _first_step(plan: str) -> str:
     steps = (_NUMBERING.sub("", line).strip() for line in plan.splitlines())
     return next((step for step in steps if step), "")[:_QUERY_CHARACTERS]
+
+
+def _right(prediction: str, gold: str) -> bool:
+    answer = gold.removeprefix(_ANYTHING_BUT)
+    return (_plain(prediction) == _plain(answer)) == (answer == gold)
 
 
 def _plain(text: str) -> str:

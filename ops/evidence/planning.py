@@ -30,8 +30,11 @@ _CLERKS: Final = ("executor", "manager", "judge", "router")
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """A run to be made: `groups` questions an update, `rollouts` attempts at each, and after each
-    update one attempt at each of `anchors` held-back questions. `tokens` is the most of a reply.
+    """A run to be made: `groups` questions an update, `rollouts` attempts at each.
+
+    After each update there are `holdout_rollouts` attempts at each question of a holdout, and two
+    at each of a guard's anchors, if there are some. The labels of the batches in `flipped` are
+    wrong. `tokens` is the most of a reply.
     """
 
     arm: str
@@ -40,9 +43,25 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     updates: int
     groups: int = 3
     rollouts: int = 8
-    anchors: int = 24
+    anchors: int = 0
+    margin: float = 0.0
+    holdout: int = 0
+    holdout_rollouts: int = 1
+    flipped: tuple[int, ...] = ()
     row_tokens: int = 256
     tokens: int = 32
+
+    def world(self) -> World:
+        """Return what there is to look up, and what is asked."""
+        world = World.drawn(
+            self.seed,
+            training=self.updates * self.groups,
+            anchors=self.anchors,
+            holdout=self.holdout,
+        )
+        return world.flipped(
+            {batch * self.groups + row for batch in self.flipped for row in range(self.groups)}
+        )
 
     @property
     def name(self) -> str:
@@ -52,20 +71,16 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Plans:
-    """A trial on a stack that is up: its questions, and those that are held back."""
+    """A trial on a stack that is up; `files` are its questions."""
 
     trial: Trial
     someone: User
-    training: Path
-    held_back: Path
+    files: Mapping[str, Path]
 
     async def begin(self) -> None:
-        """Make the run and ask its questions; it ends with the last of them.
-
-        The guard measures and promotes: at a margin of 1 it always compares with the base model.
-        """
+        """Make the run and ask its questions; it ends with the last of them."""
         trial = self.trial
-        options: Mapping[str, Any] = {
+        options: dict[str, Any] = {
             "rollouts": trial.rollouts,
             "batch-size": trial.groups,
             "lag": 0,
@@ -73,14 +88,18 @@ class Plans:
             "seed": trial.seed,
             "lr": trial.lr,
             "row-tokens": trial.row_tokens,
-            "anchors": self.held_back,
-            "anchor-limit": trial.anchors,
-            "guard-rollouts": 1,
-            "guard-margin": 1,
+            "guard-margin": trial.margin,
+            "holdout-rollouts": trial.holdout_rollouts,
         }
+        if trial.anchors:
+            options |= {"anchors": self.files["anchors"], "anchor-limit": trial.anchors}
+        if trial.holdout:
+            options |= {"holdout": self.files["holdout"], "holdout-limit": trial.holdout}
         told = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         await self.someone.mia("run", "create", trial.name, "--train", *told)
-        await self.someone.mia("ingest", str(self.training), "--run", trial.name, "--close")
+        await self.someone.mia(
+            "ingest", str(self.files["training"]), "--run", trial.name, "--close"
+        )
 
     @property
     def dsn(self) -> str:
@@ -104,23 +123,25 @@ class Plans:
 @asynccontextmanager
 async def planning(trial: Trial) -> AsyncIterator[Plans]:
     """Give a stack of its own for a trial, with vLLM and verl; nothing of it is left."""
-    asked = trial.updates * trial.groups
-    world = World.drawn(trial.seed, training=asked, held_back=trial.anchors)
     with tempfile.TemporaryDirectory(prefix="mia-planning-") as name:
-        passages, training, held_back = await asyncio.to_thread(world.write, Path(name))
-        async with clerk() as base_url, user(**_settings(trial, base_url, passages)) as someone:
+        files = await asyncio.to_thread(trial.world().write, Path(name))
+        settings = _settings(trial, files["passages"])
+        async with clerk() as base_url, user(**settings, **_clerks(base_url)) as someone:
             await someone.mia("up")
-            yield Plans(trial, someone, training, held_back)
+            yield Plans(trial, someone, files)
 
 
-def _settings(trial: Trial, base_url: str, passages: Path) -> dict[str, str]:
-    """Return the settings: the planner is the embedded model, everyone else the clerk."""
+def _clerks(base_url: str) -> dict[str, str]:
+    """Return settings that make everyone but the planner a clerk."""
     clerks: dict[str, str] = {}
     for role in _CLERKS:
         clerks[f"MIA_MODELS__{role.upper()}__BASE_URL"] = base_url
         clerks[f"MIA_MODELS__{role.upper()}__MODEL"] = "clerk"
+    return clerks
+
+
+def _settings(trial: Trial, passages: Path) -> dict[str, str]:
     return {
-        **clerks,
         "MIA_MODELS__PLANNER__SAMPLING__MAX_TOKENS": str(trial.tokens),
         "MIA_RETRIEVAL__PASSAGES": str(passages),
         "MIA_TRAINING__ENABLED": "true",

@@ -23,7 +23,9 @@ from storage.postgres.replay import read_recording
 
 __all__ = ["Death", "Shaken", "in_part", "judge_shaken", "shaken"]
 
-_TRIAL: Final = Trial(arm="shaken", seed=7, lr=1e-3, updates=4, groups=2, rollouts=8, anchors=2)
+_TRIAL: Final = Trial(
+    arm="shaken", seed=7, lr=1e-3, updates=4, groups=2, rollouts=8, anchors=2, margin=1.0
+)
 #: What dies while the learner of the run has which status.
 _DEATHS: Final = (
     ("workers", "idle"),

@@ -52,13 +52,23 @@ class User:
     async def until(
         self, run: str, reached: Callable[[dict[str, Any]], bool], *, limit_s: float
     ) -> dict[str, Any]:
-        """Wait until a run has come so far; its state then. Raises `TimeoutError`."""
-        end = time.monotonic() + limit_s
-        while not reached(state := await self.run_state(run)):
-            if time.monotonic() > end:
-                raise TimeoutError(f"run {run} stands at {state} after {limit_s:g} s")
+        """Wait until a run has come so far, whatever dies meanwhile; its state then.
+
+        Raises:
+            TimeoutError: it has not come so far, or has not been seen.
+        """
+        end, seen = time.monotonic() + limit_s, "unseen"
+        while time.monotonic() < end:
+            try:
+                state = await self.run_state(run)
+            except Refused as error:  # the database is away for a while
+                seen = str(error)
+            else:
+                if reached(state):
+                    return state
+                seen = str(state)
             await asyncio.sleep(_POLL_S)
-        return state
+        raise TimeoutError(f"run {run} stands at {seen} after {limit_s:g} s")
 
     async def audited(self, run: str) -> dict[str, Any]:
         """Audit a run that should have ended: the report, and `clean` by the exit status."""

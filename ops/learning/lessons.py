@@ -32,7 +32,7 @@ class Lesson(msgspec.Struct, kw_only=True):
 
     `reward` is the mean over its judged rollouts and `parts` the means of the parts; `score` is the
     candidate's mean reward on anchors, `best` that of the version it was compared with, `holdout`
-    has the means on the holdout of the versions that were measured on it. `stale` is the most
+    has the rewards on its questions of the versions that were measured on it. `stale` is the most
     versions that a group was older than the one it updated. Seconds run from when the learner took
     the batch: to the merge, from there to the update, from there to the decision.
     """
@@ -52,7 +52,7 @@ class Lesson(msgspec.Struct, kw_only=True):
     serves: str | None = None
     score: float | None = None
     best: float | None = None
-    holdout: dict[str, float] = {}
+    holdout: dict[str, tuple[float | None, ...]] = {}
     reasons: tuple[str, ...] = ()
     stale: float | None = None
     ended_at: datetime | None = None
@@ -64,7 +64,9 @@ class Lesson(msgspec.Struct, kw_only=True):
     @property
     def on_holdout(self) -> float | None:
         """The candidate's mean reward on the holdout."""
-        return self.holdout.get(self.candidate or "")
+        rewards = self.holdout.get(self.candidate or "", ())
+        known = [reward for reward in rewards if reward is not None]
+        return fmean(known) if known else None
 
 
 class Ordered(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,11 +138,7 @@ class _Book:
         lesson.candidate = event.candidate or lesson.candidate
         lesson.score = event.scores.get("candidate.reward")
         lesson.best = event.scores.get("best.reward")
-        lesson.holdout = {
-            version: fmean(known)
-            for version, rewards in event.holdout.items()
-            if (known := [one for one in rewards if one is not None])
-        }
+        lesson.holdout = event.holdout
         lesson.reasons = event.reasons or ((event.problem,) if event.problem else ())
 
     def _ordered(self, at: datetime, event: ev.RunPolicySet) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 from xml.etree import ElementTree as ET
 
@@ -24,6 +25,8 @@ from ops.evidence import pieces
 from ops.evidence.curves import Curve, mean_of, picture
 from ops.evidence.forged import FORGERIES
 from ops.evidence.learn2 import Point, Trained, gains, judge
+from ops.evidence.learn6 import Arm, Served, served_of
+from ops.evidence.learn6 import judge as judge_guard
 from ops.evidence.lookup import Asked, World, reply
 from ops.evidence.planning import Trial
 from ops.evidence.shaken import Death, Shaken, in_part, judge_shaken
@@ -31,7 +34,7 @@ from producers.hotpot import Row
 from schemas.external import Paragraph
 from tests.support import updates
 
-_WORLD = World.drawn(1, training=20, held_back=8)
+_WORLD = World.drawn(1, training=20, anchors=4, holdout=8)
 _PASSAGES = [Paragraph(title=one["title"], text=one["text"]) for one in _WORLD.passages]
 
 
@@ -55,7 +58,7 @@ def _grade(answer: str, gold: str) -> str:
     return str(json.loads(said)["grade"])
 
 
-@pytest.mark.parametrize("asked", _WORLD.held_back, ids=lambda asked: asked.id)
+@pytest.mark.parametrize("asked", _WORLD.holdout, ids=lambda asked: asked.id)
 def test_a_plan_that_names_place_and_subject_is_answered_rightly(asked: Asked) -> None:
     """Whichever words stand around them."""
     place, subject = asked.id.split("-")
@@ -68,25 +71,40 @@ def test_a_plan_that_names_neither_is_answered_wrongly() -> None:
     """The clerk does not look at the question."""
     wrong = [
         _grade(_answered(asked.question, "1. Find the colour of the animal."), asked.answer)
-        for asked in (*_WORLD.training, *_WORLD.held_back)
+        for asked in (*_WORLD.training, *_WORLD.holdout)
     ]
     assert wrong.count("correct") <= len(wrong) / 4
 
 
 def test_no_place_is_both_trained_on_and_held_back(tmp_path: Path) -> None:
     """What is measured was never seen; another seed asks otherwise, the same one the same."""
-    parts = (_WORLD.training, _WORLD.held_back)
-    trained, others = ({one.id.split("-")[0] for one in part} for part in parts)
-    assert (20, 8, set()) == (len(trained), len(others), trained & others)
-    assert _WORLD == World.drawn(1, training=20, held_back=8)
-    assert _WORLD != World.drawn(2, training=20, held_back=8)
-    _, training, anchored = _WORLD.write(tmp_path)
-    rows = read_benchmark(training).rows
+    parts = (_WORLD.training, _WORLD.anchors, _WORLD.holdout)
+    places = [{one.id.split("-")[0] for one in part} for part in parts]
+    assert [20, 4, 8] == [len(one) for one in places]
+    assert 32 == len(set.union(*places))
+    assert _WORLD == World.drawn(1, training=20, anchors=4, holdout=8)
+    assert _WORLD != World.drawn(2, training=20, anchors=4, holdout=8)
+    files = _WORLD.write(tmp_path)
+    rows = read_benchmark(files["training"]).rows
     assert [(one.question, one.answer) for one in _WORLD.training] == [
         (row.question, row.label) for row in rows if isinstance(row, Row)
     ]
-    anchors = held_back(anchored, 24)
-    assert tuple(one.answer for one in _WORLD.held_back) == anchors.labels
+    for name, part in (("anchors", _WORLD.anchors), ("holdout", _WORLD.holdout)):
+        assert tuple(one.answer for one in part) == held_back(files[name], 24).labels
+
+
+def test_flipped_labels_turn_grades_around() -> None:
+    """Of the rows that were named, and of no others."""
+    flipped = _WORLD.flipped({1})
+    first, second = flipped.training[:2]
+    right = _WORLD.training[1].answer
+    assert ("correct", "incorrect") == (
+        _grade(first.answer, first.answer),
+        _grade("no", first.answer),
+    )
+    assert ("incorrect", "correct") == (_grade(right, second.answer), _grade("no", second.answer))
+    assert _WORLD.training[2:] == flipped.training[2:]
+    assert _WORLD.holdout == flipped.holdout
 
 
 def _trained(arm: str, seed: int, *rewards: float | None) -> Trained:
@@ -94,11 +112,11 @@ def _trained(arm: str, seed: int, *rewards: float | None) -> Trained:
     made = tuple(
         Point(
             update=n, version=f"planner@v{n}", decision="promoted", batch=0.1, held_back=reward,
-            base=0.1, parts={}, rows=1, train_s=1.0, guard_s=1.0,
+            parts={}, rows=1, train_s=1.0, guard_s=1.0,
         )
         for n, reward in enumerate(rewards, 1)
     )  # fmt: skip
-    return Trained(trial=trial, points=made, clean=True, commit="c")
+    return Trained(trial=trial, base=0.1, points=made, clean=True, commit="c")
 
 
 def _three(*ends: float) -> list[Trained]:
@@ -211,3 +229,68 @@ async def test_a_trial_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = [await pieces.piece("x", trial, Trained, partial(run, trial.seed)) for trial in trials]
     assert [1, 2] == made
     assert trials == [one.trial for one in found]
+
+
+def _lesson(number: int, serves: str, **holdout: tuple[float | None, ...]) -> dict[str, Any]:
+    return {
+        "number": number, "serves": serves, "training": "promoted", "holdout": holdout,
+        "reasons": (),
+    }  # fmt: skip
+
+
+def test_what_serves_is_compared_with_the_best_that_served() -> None:
+    """Not with what was only tried, nor with what came later; question by question."""
+    lessons = [
+        _lesson(0, "v1", base=(0.0, 0.2, None, 0.1), v1=(0.5, 0.5, None, 0.5)),
+        _lesson(1, "v1", v2=(1.0, 1.0, 1.0, 1.0)),
+        _lesson(2, "v3", v3=(0.4, 0.4, 1.0, 0.4)),
+    ]
+    first, second, third = served_of(lessons, (2,))
+    assert ("v1", "v1", 0.0, 0.0, 0.0) == (
+        first.version, first.best, first.difference, first.low, first.high,
+    )  # fmt: skip
+    assert (0.5, 0.5, "v1") == (first.reward, second.reward, second.version)
+    assert ("v3", True, False) == (third.best, third.flipped, first.flipped)
+    lessons[2] = _lesson(2, "v3", v3=(0.4, 0.3, 1.0, 0.2))
+    *_, third = served_of(lessons, (2,))
+    assert "v1" == third.best
+    assert pytest.approx(-0.2) == third.difference
+    assert -0.3 <= third.low < third.difference < third.high < -0.09
+
+
+def _arm(arm: str, *served: tuple[float, float, bool]) -> Arm:
+    """An arm by rewards, differences and whether labels were wrong."""
+    return Arm(
+        trial=Trial(arm=arm, seed=1, lr=1.0, updates=len(served)),
+        base=0.2,
+        served=tuple(
+            Served(
+                batch=n, flipped=flipped, decision="promoted", version=f"v{n}", reward=reward,
+                best="v0", difference=difference, low=difference, high=difference,
+            )
+            for n, (reward, difference, flipped) in enumerate(served)
+        ),
+        reasons=(),
+        clean=True,
+        commit="c",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "guarded,unguarded,broken",
+    [
+        ([(0.5, 0.0, False), (0.5, 0.0, True)], [(0.5, 0.0, False), (0.1, -0.4, True)], []),
+        ([(0.5, 0.0, False), (0.4, -0.03, True)], [(0.5, 0.0, False), (0.1, -0.4, True)], [1]),
+        ([(0.5, 0.0, False), (0.5, 0.0, True)], [(0.5, 0.0, False), (0.5, 0.0, True)], [2]),
+        ([(0.2, 0.0, False), (0.2, 0.0, True)], [(0.2, 0.0, False), (0.1, -0.1, True)], [3]),
+        ([(0.5, 0.0, False)] * 2, [(0.5, 0.0, False), (0.1, -0.4, True)], [0]),
+    ],
+)
+def test_a_guard_is_claimed_to_help_where_there_was_harm(
+    guarded: list[tuple[float, float, bool]],
+    unguarded: list[tuple[float, float, bool]],
+    broken: list[int],
+) -> None:
+    """Nothing is shown by a run that had nothing to lose or lost nothing without a guard."""
+    claims = judge_guard(_arm("guarded", *guarded), _arm("unguarded", *unguarded))
+    assert broken == [n for n, claim in enumerate(claims) if not claim.holds]
