@@ -94,11 +94,10 @@ LANGUAGE sql STABLE AS $$
                       WHERE o.question = q.id AND a.status <> 'judging')
 $$;
 
--- How many more questions may open: `mia_events.learning.governor.room`.
-CREATE FUNCTION room(p_run run) RETURNS bigint
+-- How many more questions may open: `mia_events.learning.governor.room`. Graded groups bound only live runs that train.
+CREATE FUNCTION room(p_run run, p_graded bigint) RETURNS bigint
 LANGUAGE sql STABLE AS $$
-    SELECT least(p_run.max_in_flight, CASE WHEN p_run.mode = 'live' AND p_run.trains THEN
-                     (p_run.staleness + 1) * p_run.batch_size - (SELECT count(*) FROM trainable(p_run.run_no)) END)
+    SELECT least(p_run.max_in_flight, (p_run.staleness + 1) * p_run.batch_size - p_graded)
         - (p_run.opened - p_run.ended)
         + CASE WHEN p_run.label_wait IS NULL THEN 0 ELSE (SELECT count(*) FROM without_label(p_run.run_no)) END
 $$;
@@ -119,6 +118,7 @@ DECLARE
     v_type text;
     v_reason text;
     v_ready boolean := false;
+    v_graded bigint;
 BEGIN
     SELECT a.* INTO v_learner FROM active AS a WHERE a.run_no = p_run AND a.kind = 4 FOR UPDATE;
     SELECT r.* INTO v_run FROM run AS r WHERE r.run_no = p_run FOR UPDATE;
@@ -188,9 +188,9 @@ BEGIN
             WHERE b.run_no = p_run AND b.number = v_run.sealed_gen AND b.status = 'ended');
     ELSIF v_run.trains THEN
         -- As many graded groups as make a batch, or at the end what there is.
-        SELECT count(*) >= CASE WHEN v_run.state = 'closing' AND v_run.ended >= v_run.accepted THEN 1
-                                ELSE v_run.batch_size END
-        INTO v_ready FROM (SELECT FROM trainable(p_run) LIMIT v_run.batch_size) AS t;
+        SELECT count(*) INTO v_graded FROM trainable(p_run);
+        v_ready := v_graded >= CASE WHEN v_run.state = 'closing' AND v_run.ended >= v_run.accepted THEN 1
+                                    ELSE v_run.batch_size END;
     END IF;
     IF v_learner.status = 'idle' AND v_ready THEN
         v_id := named_id(v_learner.stream, format('batch_ready:%s', v_run.sealed_gen));
@@ -206,7 +206,7 @@ BEGIN
             'mia.consolidate', convert_to(v_body, 'UTF8'), p_at, NULL::uuid, NULL::uuid, false)::emitted;
     END IF;
     -- What somebody is waiting for goes first, and has an eighth more room than the rest.
-    v_free := room(v_run);
+    v_free := room(v_run, v_graded);
     v_reserve := greatest(1, v_run.max_in_flight / 8);
     IF v_free + v_reserve > 0 THEN
         FOR v_question IN
