@@ -22,8 +22,9 @@ from tests.support.stack import StackThread
 from tests.support.trials import OnThread
 
 _QUESTIONS = 8
-_HELD = cities(40)[38:]
-_ANCHORS = tuple(Anchor(source="cities", row=str(asked.row), text=asked.text) for asked in _HELD)
+_HELD = cities(40)[36:]
+_ALL = tuple(Anchor(source="cities", row=str(asked.row), text=asked.text) for asked in _HELD)
+_ANCHORS, _HOLDOUT = _ALL[:2], _ALL[2:]
 _SEALED = "SELECT body FROM event WHERE run_no = $1 AND type = 'learner.sealed' ORDER BY seq"
 _STATES = "SELECT name, state, parent FROM policy WHERE run_no = $1 ORDER BY number"
 _PINS = "SELECT DISTINCT policy FROM batch WHERE run_no = $1"
@@ -33,9 +34,9 @@ WHERE f.run_no = $1 AND e.type = 'learner.trained' AND f.kind = 'label'
 """
 
 
-async def _sealed_anchors(lab: Cluster, run: RunView) -> None:
+async def _sealed_labels(lab: Cluster, run: RunView) -> None:
     pool = await open_pool(lab.config.dsns["mia_admit"], size=1)
-    for anchor, asked in zip(_ANCHORS, _HELD, strict=True):
+    for anchor, asked in zip(_ALL, _HELD, strict=True):
         labels = PostgresLabels(pool)
         await labels.seal(run.run_no, anchor_id(run, anchor), asked.label, source="anchor")
     await pool.close()
@@ -53,12 +54,13 @@ async def test_every_version_is_tried_on_anchors_and_the_ledger_shows_it(
         guard="anchors",
         guard_rules=msgspec.to_builtins(GuardRules(margin=0.3)),
         anchors=msgspec.to_builtins(_ANCHORS),
+        holdout=msgspec.to_builtins(_HOLDOUT),
     )
     workers: dict[str, Any] = {"handlers": "tests.support.scripted_training"}
     async with cluster(OnThread(stack), tmp_path, **workers) as lab:
         lab.hire("worker", KNOWN)
         run = await lab.create_run("guarded", manifest)
-        await _sealed_anchors(lab, run)
+        await _sealed_labels(lab, run)
         await lab.ask(run, cities(_QUESTIONS))
         await lab.until_accepted(run, _QUESTIONS)
         await lab.close_run(run)
@@ -74,6 +76,9 @@ async def test_every_version_is_tried_on_anchors_and_the_ledger_shows_it(
     tried = [one for one in decisions if one.get("candidate")]
     assert len(tried) >= 2, decisions
     assert all(one["reasons"] and "candidate.reward" in one["scores"] for one in tried)
+    shown = [one["holdout"] for one in tried]
+    assert ["base", *(one["candidate"] for one in tried)] == [name for one in shown for name in one]
+    assert {len(_HOLDOUT)} == {len(rewards) for one in shown for rewards in one.values()}
     served = {"base"} | {row["name"] for row in states if row["state"] == "promoted"}
     assert pinned <= served | {row["name"] for row in states if row["state"] == "rolled_back"}
     assert 0 == readable, "labels of anchors lie outside the sealed schema"
