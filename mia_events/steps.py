@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -48,7 +48,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     published weights), `staleness` the most versions that a group may be older than the one it
     updates; `guard` says whether a new version is compared with the best one before it serves (off:
     it serves at once), by `guard_rules` on the held-back `anchors`. On `holdout` every version is
-    measured, with so many rollouts a question, and nothing depends on it.
+    measured in the same step, with so many rollouts a question, and no decision depends on it.
     """
 
     mode: str = "live"
@@ -71,7 +71,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     guard_rules: GuardRules = GuardRules()
     anchors: tuple[Anchor, ...] = ()
     holdout: tuple[Anchor, ...] = ()
-    holdout_rollouts: int = 1
+    holdout_rollouts: Annotated[int, msgspec.Meta(ge=1)] = 1
     label_wait_s: float | None = None
     label_missing: Literal["unjudged", "unsupervised"] = "unjudged"
     max_turns: int = 6

@@ -22,7 +22,7 @@ __all__ = ["HeldBack", "held_back"]
 class HeldBack(msgspec.Struct, frozen=True, kw_only=True):
     """Held-back questions with what a manifest does not hold: labels, passages by their SHA-256."""
 
-    anchors: tuple[Anchor, ...]
+    questions: tuple[Anchor, ...]
     labels: tuple[str, ...]
     documents: dict[str, bytes]
 
@@ -33,8 +33,8 @@ class HeldBack(msgspec.Struct, frozen=True, kw_only=True):
 
     async def seal(self, run: RunView, labels: Sealer) -> None:
         """Seal each question's label where only the judge and the guard read it."""
-        for anchor, label in zip(self.anchors, self.labels, strict=True):
-            await labels.seal(run.run_no, anchor_id(run, anchor), label, source="anchor")
+        for question, label in zip(self.questions, self.labels, strict=True):
+            await labels.seal(run.run_no, anchor_id(run, question), label, source="anchor")
 
 
 def held_back(file: Path, limit: int) -> HeldBack:
@@ -44,22 +44,22 @@ def held_back(file: Path, limit: int) -> HeldBack:
         Refused: the file cannot be read, or has no such row.
     """
     benchmark = read_benchmark(file)
-    anchors: list[Anchor] = []
+    questions: list[Anchor] = []
     labels: list[str] = []
     documents: dict[str, bytes] = {}
     for row in benchmark.rows:
-        if isinstance(row, BadRow) or row.label is None or len(anchors) == limit:
+        if isinstance(row, BadRow) or row.label is None or len(questions) == limit:
             continue
         data = msgspec.json.encode(row.documents)
         name = sha256(data).hexdigest() if row.documents else None
         if name is not None:
             documents[name] = data
-        anchors.append(
+        questions.append(
             Anchor(source=benchmark.source, row=row.name, text=row.question, documents=name)
         )
         labels.append(row.label)
-    if not anchors:
+    if not questions:
         raise Refused(
             f"{file} has no row with an answer", "What is held back is graded: it needs one."
         )
-    return HeldBack(anchors=tuple(anchors), labels=tuple(labels), documents=documents)
+    return HeldBack(questions=tuple(questions), labels=tuple(labels), documents=documents)

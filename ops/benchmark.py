@@ -79,10 +79,10 @@ async def seal_and_publish(
 
 
 def to_be_asked(
-    rows: Sequence[Row | BadRow], anchors: Sequence[Anchor]
+    rows: Sequence[Row | BadRow], held_back: Sequence[Anchor]
 ) -> tuple[Row | BadRow, ...]:
     """Leave out what a run holds back, by its words, whichever file it is in."""
-    held = {anchor.text for anchor in anchors}
+    held = {question.text for question in held_back}
     kept = [row for row in rows if isinstance(row, BadRow) or row.question not in held]
     places = itertools.count()
     return tuple(

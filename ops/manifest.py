@@ -106,16 +106,22 @@ def _check_learning(manifest: Manifest) -> None:
         raise Refused(
             "anchors and holdout are graded, and the run has no judge", "Choose another --judge."
         )
-    if shared := _names(manifest.anchors) & _names(manifest.holdout):
+    anchored = [one for one in manifest.anchors if _is_among(one, manifest.holdout)]
+    if anchored:
         raise Refused(
-            f"{len(shared)} questions are both anchors and holdout, such as {min(shared)!r}",
+            f"{len(anchored)} questions are both anchors and holdout, such as {anchored[0].text!r}",
             "A holdout shows what the guard has not seen: name other questions.",
         )
+    if manifest.holdout and not manifest.train:
+        raise Refused("a run that does not train has nothing to measure", "Leave out --holdout.")
 
 
-def _names(questions: Sequence[Anchor]) -> set[str]:
-    """A question's words and the name of its row: neither may come twice."""
-    return {one.text for one in questions} | {f"{one.source} {one.row}" for one in questions}
+def _is_among(question: Anchor, others: Sequence[Anchor]) -> bool:
+    """The same words, or the same row of a source, under whose name its label is sealed."""
+    return any(
+        question.text == other.text or (question.source, question.row) == (other.source, other.row)
+        for other in others
+    )
 
 
 def _check_training(manifest: Manifest, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Versions measured: on anchors, anew each round, and on the holdout, always in the same way."""
+"""Versions measured: on anchors anew each round, on the holdout each once."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def on_anchors(task: Task, trained: LearnerTrained, policies: Sequence[str]) -> 
 
 
 def on_holdout(task: Task, trained: LearnerTrained) -> list[Trial]:
-    """Every question of the holdout by each version that has not been measured on it.
+    """Every question of the holdout by the versions at hand that were never measured on it.
 
-    Seeds are the same in all rounds, and memories those that a run with batches began with: what
-    differs between rounds is the version.
+    Seeds are the same in all rounds. So are memories in a run with batches, those that it began
+    with: there, nothing but the version differs between rounds.
     """
     manifest = task.run.manifest
     known = {
@@ -52,7 +52,7 @@ def on_holdout(task: Task, trained: LearnerTrained) -> list[Trial]:
             generation=0,
             policy=policy,
         )
-        for policy in (BASE, trained.policy)
+        for policy in dict.fromkeys((BASE, trained.parent, trained.policy))
         if policy not in known
         for position, question in enumerate(manifest.holdout)
         for number in range(manifest.holdout_rollouts)

@@ -41,10 +41,11 @@ _STAGES: Final[Mapping[str, Stage]] = {
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """One rollout to try: number `number` on the anchor by `policy`, on memory `generation` (in a
-    live run on what there is: equal recalls are one, so no version sees more than another).
+    live run on what there is: equal recalls are one, so no version sees more than another). A
+    question of the holdout is tried like an anchor.
 
-    `pass_no` tells rounds apart: the seeds are those of (anchor, round, number, step), and the same
-    for every version.
+    `pass_no` tells rounds apart, where they should differ: the seeds are those of (anchor, round,
+    number, step), and the same for every version.
     """
 
     run: RunView

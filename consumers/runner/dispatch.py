@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -231,8 +230,10 @@ class Dispatcher:
         """Retry or dead-letter, by the class of the error."""
         decision = self._retries.decide(error, failures=claimed.failures, key=str(claimed.event_id))
         if decision.delay_s is None:
-            with contextlib.suppress(Lost):  # whoever has the stream now sees to it
+            try:
                 await self._persist(lambda: self._attempts.bury(claimed, error))
+            except Lost:  # whoever has the stream now sees to it
+                self.lost += 1
             return
         self.retried += 1
         _log.info(

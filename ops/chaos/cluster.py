@@ -178,7 +178,8 @@ async def cluster(
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     async with AsyncExitStack() as parts:
         dsns = await _prepared(stack.admin_dsn, name)
-        parts.push_async_callback(execute, stack.admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+        drop = f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+        parts.push_async_callback(execute, stack.admin_dsn, drop)
         model = await parts.enter_async_context(scripted_model(model_options))
         audit_dsn = dsns.pop("mia_audit")
         config = WorkerConfig(

@@ -195,7 +195,7 @@ def create(
         share: Share memories with the live runs of this tenant that name the same.
     """
     held = guard.held_back()
-    questions = {name: msgspec.to_builtins(one.anchors) for name, one in held.items()}
+    questions = {name: msgspec.to_builtins(one.questions) for name, one in held.items()}
     settings, run = load_settings(), options.chosen()
     fields = {**run, **training.chosen(settings, run), **guard.chosen()}
     manifest = manifest_of(settings, **fields, **questions)

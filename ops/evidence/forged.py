@@ -81,7 +81,7 @@ async def copied(admin_dsn: str, database: str) -> AsyncIterator[str]:
     try:
         yield urlsplit(admin_dsn)._replace(path=f"/{name}").geturl()
     finally:
-        await execute(admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+        await execute(admin_dsn, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 async def forge(dsn: str, run: str, version: str, forgery: Forgery) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ops.evidence.curves import Curve, picture
 from ops.evidence.pieces import piece
 from ops.evidence.planning import Trial, planning
 from ops.evidence.record import Claim, Evidence, path_of
+from ops.learning.lessons import mean_reward
 from ops.manifest import code_version
 
 __all__ = ["TITLE", "Point", "Trained", "evidence", "gains", "judge"]
@@ -37,14 +38,14 @@ _NOT_SHOWN: Final = (
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
     """An update: the mean reward of its batch (`parts` are its means by part), that of the version
-    it made on held-back questions, always the same with the same seeds.
+    it made on the holdout, always the same questions with the same seeds.
     """
 
     update: int
     version: str | None
     decision: str | None
     batch: float | None
-    held_back: float | None
+    holdout: float | None
     parts: dict[str, float]
     rows: int | None
     train_s: float | None
@@ -62,13 +63,13 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def measured(self) -> list[float]:
-        """Mean rewards on held-back questions, in the order of updates."""
-        return [point.held_back for point in self.points if point.held_back is not None]
+        """Mean rewards on the holdout, in the order of updates."""
+        return [point.holdout for point in self.points if point.holdout is not None]
 
     @property
-    def last(self) -> float:
+    def last(self) -> float | None:
         """The mean of the last few measurements."""
-        return fmean(self.measured[-_LAST:]) if self.measured else 0.0
+        return fmean(self.measured[-_LAST:]) if self.measured else None
 
 
 async def evidence(*, short: bool = False) -> Evidence:
@@ -92,10 +93,15 @@ async def evidence(*, short: bool = False) -> Evidence:
 def gains(found: Sequence[Trained]) -> dict[int, float]:
     """Return by seed how much better the trained arm ends than the other."""
     last = {(one.trial.arm, one.trial.seed): one.last for one in found}
+    pairs = {
+        seed: (ended, last.get((_SKIPPED, seed)))
+        for (arm, seed), ended in last.items()
+        if arm == _TRAINED
+    }
     return {
-        seed: round(last[_TRAINED, seed] - last[_SKIPPED, seed], 3)
-        for arm, seed in last
-        if arm == _TRAINED and (_SKIPPED, seed) in last
+        seed: round(ended - other, 3)
+        for seed, (ended, other) in pairs.items()
+        if ended is not None and other is not None
     }
 
 
@@ -117,14 +123,14 @@ def judge(found: Sequence[Trained]) -> list[Claim]:
 
 
 def _ends(found: Sequence[Trained], arm: str) -> float:
-    last = [one.last for one in found if one.trial.arm == arm]
-    return fmean(last) if last else 0.0
+    last = [one.last for one in found if one.trial.arm == arm and one.last is not None]
+    return fmean(last) if last else float("nan")
 
 
 def _judge_runs(found: Sequence[Trained]) -> list[Claim]:
     updates = max(one.trial.updates for one in found)
     tokens = max(one.trial.tokens for one in found)
-    made = [sum(point.version is not None for point in one.points) for one in found]
+    made = [len(one.measured) for one in found]
     return [
         Claim(
             f"{len(found)} runs of at most {updates} updates and {tokens} new tokens a turn",
@@ -148,7 +154,7 @@ async def _made(trial: Trial) -> Trained:
         report = await plans.someone.audited(trial.name)
     return Trained(
         trial=trial,
-        base=next(mean_reward(one["holdout"]["base"]) for one in lessons if one["holdout"]),
+        base=next((mean_reward(one["holdout"]["base"]) for one in lessons if one["holdout"]), None),
         points=tuple(_point(lesson) for lesson in lessons),
         clean=report["clean"],
         commit=code_version(),
@@ -161,7 +167,7 @@ def _point(lesson: Mapping[str, Any]) -> Point:
         version=lesson["candidate"],
         decision=lesson["training"],
         batch=lesson["reward"],
-        held_back=mean_reward(lesson["holdout"].get(lesson["candidate"], ())),
+        holdout=mean_reward(lesson["holdout"].get(lesson["candidate"], ())),
         parts=lesson["parts"],
         rows=lesson["rows"],
         train_s=lesson["train_s"],
@@ -169,17 +175,11 @@ def _point(lesson: Mapping[str, Any]) -> Point:
     )
 
 
-def mean_reward(rewards: Sequence[float | None]) -> float | None:
-    """Return the mean over the questions that were judged."""
-    known = [reward for reward in rewards if reward is not None]
-    return fmean(known) if known else None
-
-
 def _drawn(found: Sequence[Trained]) -> str:
     curves = [
         Curve(
             name=one.trial.arm,
-            points=tuple((p.update, p.held_back) for p in one.points if p.held_back is not None),
+            points=tuple((p.update, p.holdout) for p in one.points if p.holdout is not None),
         )
         for one in found
     ]

@@ -10,56 +10,76 @@ from typing import Any, Final
 
 import msgspec
 
+from mia_events.learning.versions import BASE
 from ops.evidence.curves import Curve, picture
-from ops.evidence.learn2 import mean_reward
 from ops.evidence.pieces import piece
 from ops.evidence.planning import Trial, planning
 from ops.evidence.record import Claim, Evidence, path_of
+from ops.learning.lessons import mean_reward
 from ops.manifest import code_version
 
-__all__ = ["TITLE", "Arm", "Served", "evidence", "judge", "served_of"]
+__all__ = ["TITLE", "Arm", "Difference", "Served", "compare", "evidence", "judge", "served_of"]
 
 TITLE: Final = "with wrong labels in 30 % of the batches, a guarded planner stays near its best"
 _UPDATES, _FLIPPED_SHARE, _CHANCE = 10, 0.3, 6
 _ALLOWED: Final = 0.02
 _RESAMPLES: Final = 4_000
 _GUARDED: Final = Trial(
-    arm="guarded", seed=6, lr=1e-3, updates=_UPDATES, anchors=32, holdout=32, holdout_rollouts=2,
+    arm="guarded", seed=6, lr=1e-3, updates=_UPDATES, anchors=32, holdout=36, holdout_rollouts=4,
 )  # fmt: skip
-_SHORT: Final = msgspec.structs.replace(_GUARDED, updates=2, anchors=4, holdout=8)
+_SHORT: Final = msgspec.structs.replace(
+    _GUARDED, updates=2, anchors=4, holdout=8, holdout_rollouts=1
+)
+_MADE: Final = frozenset({"promoted", "held_back"})
+Rewards = Sequence[float | None]
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """By how much one version is better than another: the mean over questions of the holdout that
+    were judged for both, and the interval that holds 95 % of resampled means.
+    """
+
+    mean: float
+    low: float
+    high: float
+    questions: int
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """What served after a batch: its mean reward on the holdout, the best that had served so far,
-    and the difference of both by question: its mean and the interval that holds 95 % of resampled
-    means. `flipped`: the batch's labels were wrong.
+    """What served after a batch, and how it differs from the best that had served until then.
+
+    `flipped`: the batch's labels were wrong. `best`: the best on either half of the holdout.
     """
 
     batch: int
     flipped: bool
     decision: str
     version: str
-    reward: float
-    best: str
-    difference: float
-    low: float
-    high: float
+    reward: float | None
+    best: tuple[str, str]
+    difference: Difference | None
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
-    """What a trial came to, at which commit; `base` is the base model's reward."""
+    """What a trial came to, at which commit; `gain` is of what served last over the base model."""
 
     trial: Trial
-    base: float
+    base: float | None
+    gain: Difference | None
     served: tuple[Served, ...]
     reasons: tuple[str, ...]
     clean: bool
     commit: str
 
     @property
-    def worst(self) -> Served:
-        """Where what served was furthest below the best before."""
-        return min(self.served, key=lambda one: one.difference)
+    def worst(self) -> Served | None:
+        """Where what served was furthest below the best before; what is unknown is further."""
+        return min(self.served, key=_mean, default=None)
+
+    @property
+    def flips(self) -> int:
+        """How many versions were made from wrong labels."""
+        return sum(one.flipped and one.decision in _MADE for one in self.served)
 
 
 async def evidence(*, short: bool = False) -> Evidence:
@@ -94,89 +114,132 @@ async def _made(trial: Trial) -> Arm:
         await plans.until()
         lessons = await plans.someone.told("learn", trial.name, "--once")
         report = await plans.someone.audited(trial.name)
-    served = tuple(served_of(lessons, trial.flipped))
+    rewards = _rewards(lessons)
+    base, last = rewards.get(BASE, ()), lessons[-1]["serves"] if lessons else BASE
     return Arm(
         trial=trial,
-        base=next(mean_reward(one["holdout"]["base"]) or 0.0 for one in lessons if one["holdout"]),
-        served=served,
+        base=mean_reward(base),
+        gain=compare(rewards.get(last, ()), base),
+        served=tuple(served_of(lessons, trial.flipped)),
         reasons=tuple("; ".join(one["reasons"]) for one in lessons),
         clean=report["clean"],
         commit=code_version(),
     )
 
 
+def _rewards(lessons: Sequence[Mapping[str, Any]]) -> dict[str, Rewards]:
+    return {name: rewards for one in lessons for name, rewards in one["holdout"].items()}
+
+
 def served_of(lessons: Sequence[Mapping[str, Any]], flipped: Sequence[int]) -> Iterator[Served]:
     """Follow what served after each batch, against the best that had served until then."""
-    known: dict[str, Sequence[float | None]] = {}
-    best = "base"
+    rewards, served = _rewards(lessons), [BASE]
     for lesson in lessons:
-        known |= lesson["holdout"]
-        if not known:
-            continue  # nothing was trained yet: the base model serves, unmeasured
         version = lesson["serves"]
-        best = max((best, version), key=lambda name: mean_reward(known[name]) or 0.0)
-        difference, low, high = _difference(known[version], known[best])
+        served.append(version)
+        best, opponent = _best_of(served, rewards)
         yield Served(
             batch=lesson["number"],
             flipped=lesson["number"] in flipped,
             decision=lesson["training"],
             version=version,
-            reward=mean_reward(known[version]) or 0.0,
+            reward=mean_reward(rewards.get(version, ())),
             best=best,
-            difference=difference,
-            low=low,
-            high=high,
+            difference=compare(rewards.get(version, ()), opponent),
         )
 
 
-def _difference(
-    one: Sequence[float | None], other: Sequence[float | None]
-) -> tuple[float, float, float]:
-    """The mean difference over questions that both have, and its 95 % interval by bootstrap."""
-    pairs = [a - b for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    if not pairs:
-        return 0.0, -1.0, 1.0
+def _best_of(
+    served: Sequence[str], rewards: Mapping[str, Rewards]
+) -> tuple[tuple[str, str], Rewards]:
+    """Return the best by either half of the questions, and what there is to be beaten on each.
+
+    A best that was chosen by the numbers that it is compared by looks better than it is: so the
+    best by one half is the one to beat on the other.
+    """
+    known = [name for name in dict.fromkeys(served) if name in rewards]
+    if not known:
+        return (BASE, BASE), ()
+    first, second = (
+        max(known, key=lambda name: mean_reward(rewards[name][half::2]) or 0.0) for half in (0, 1)
+    )
+    beaten = zip(rewards[second], rewards[first], strict=True)
+    return (first, second), [pair[place % 2] for place, pair in enumerate(beaten)]
+
+
+def compare(one: Rewards, other: Rewards) -> Difference | None:
+    """Compare question by question, with a 95 % interval by bootstrap over questions; None where
+    fewer than two were judged for both.
+    """
+    pairs = [a - b for a, b in zip(one, other, strict=False) if a is not None and b is not None]
+    if len(pairs) < 2:  # noqa: PLR2004 - one has no spread
+        return None
     chance = random.Random(_CHANCE)  # noqa: S311 - no secret
     means = [fmean(chance.choices(pairs, k=len(pairs))) for _ in range(_RESAMPLES)]
     cuts = quantiles(means, n=40, method="inclusive")
-    return fmean(pairs), cuts[0], cuts[-1]
+    return Difference(mean=fmean(pairs), low=cuts[0], high=cuts[-1], questions=len(pairs))
 
 
 def judge(guarded: Arm, unguarded: Arm) -> list[Claim]:
-    """Claim that the guard keeps what serves near its best, and that there was something to keep
-    it from.
+    """Claim that the guard keeps what serves near its best, that there was something to keep it
+    from, and that it let something better serve at all.
     """
-    flips = {arm.trial.arm: sum(one.flipped for one in arm.served) for arm in (guarded, unguarded)}
-    rose = max(one.reward for one in unguarded.served) - unguarded.base
+    least = _FLIPPED_SHARE * _UPDATES
+    kept, fell, gain = guarded.worst, unguarded.worst, guarded.gain
     return [
         Claim(
-            f"labels were wrong in {flips} of {len(guarded.served)} batches that were trained on",
-            min(flips.values()) >= _FLIPPED_SHARE * len(guarded.served) > 0,
+            f"versions were made from wrong labels: {guarded.flips} with a guard,"
+            f" {unguarded.flips} without",
+            min(guarded.flips, unguarded.flips) >= least,
         ),
         Claim(
-            f"guarded: what served was never more than {_ALLOWED:g} below the best before"
-            f" ({_told(guarded.worst)})",
-            guarded.worst.difference >= -_ALLOWED,
+            f"guarded: what served was at most {_ALLOWED:g} below the best before ({_told(kept)})",
+            kept is not None and _mean(kept) >= -_ALLOWED,
         ),
         Claim(
-            f"without a guard it was ({_told(unguarded.worst)})",
-            unguarded.worst.difference < -_ALLOWED,
+            f"without a guard it was further below, and not by chance ({_told(fell)})",
+            fell is not None and _mean(fell) < -_ALLOWED and _surely_below(fell),
         ),
-        Claim(f"there was something to lose: reward rose by {rose:.2f}", rose > _ALLOWED),
+        Claim(
+            f"what the guard let serve last is better than the base model: {_interval(gain)}",
+            gain is not None and gain.low > 0,
+        ),
     ]
 
 
-def _told(worst: Served) -> str:
-    return (
-        f"{worst.version} after batch {worst.batch}: {worst.difference:+.3f} on the holdout,"
-        f" 95 % interval {worst.low:+.3f} to {worst.high:+.3f}"
-    )
+def _mean(one: Served) -> float:
+    return one.difference.mean if one.difference else -1.0
+
+
+def _surely_below(one: Served) -> bool:
+    return one.difference is not None and one.difference.high < 0
+
+
+def _told(one: Served | None) -> str:
+    if one is None:
+        return "nothing was measured"
+    return f"{one.version} after batch {one.batch}: {_interval(one.difference)}"
+
+
+def _interval(found: Difference | None) -> str:
+    if found is None:
+        return "not measured"
+    return f"{found.mean:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f}"
 
 
 def _whole(arms: Sequence[Arm]) -> list[Claim]:
-    made = [sum(one.decision in {"promoted", "held_back"} for one in arm.served) for arm in arms]
+    unmeasured = sum(
+        one.difference is None or one.difference.questions < arm.trial.holdout
+        for arm in arms
+        for one in arm.served
+    )
+    made = [sum(one.decision in _MADE for one in arm.served) for arm in arms]
     return [
-        Claim(f"each arm made versions that were measured: {made}", min(made) > 0),
+        Claim(f"each arm made versions: {made}", min(made) > 0),
+        Claim(
+            f"what served was judged on the whole holdout, but for {unmeasured} times",
+            not unmeasured,
+        ),
         Claim("each run's audit is clean", all(arm.clean for arm in arms)),
     ]
 
@@ -185,7 +248,11 @@ def _drawn(arms: Sequence[Arm]) -> str:
     curves = [
         Curve(
             name=arm.trial.arm,
-            points=((0, arm.base), *((one.batch + 1, one.reward) for one in arm.served)),
+            points=tuple(
+                (update, reward)
+                for update, reward in enumerate((arm.base, *(one.reward for one in arm.served)))
+                if reward is not None
+            ),
         )
         for arm in arms
     ]

@@ -112,8 +112,9 @@ class World(msgspec.Struct, frozen=True):
             for place in places
             for subject in [chance.choice(sorted(_SUBJECTS))]
         )
-        ends = holdout, holdout + anchors, wanted
-        return cls(passages, asked[ends[1] : ends[2]], asked[ends[0] : ends[1]], asked[: ends[0]])
+        # Anchors come last: with a guard and without one the same is asked in training.
+        begin = holdout + training
+        return cls(passages, asked[holdout:begin], asked[begin:wanted], asked[:holdout])
 
     def flipped(self, rows: Collection[int]) -> World:
         """Return the world with other labels for some of the training's rows: what is right counts

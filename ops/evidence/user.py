@@ -20,6 +20,7 @@ __all__ = ["User", "user"]
 
 _HERE = Path(__file__).parents[2]
 _POLL_S = 4.0  # each look is a process
+_AWAY_S = 120.0
 
 
 class User:
@@ -55,20 +56,23 @@ class User:
         """Wait until a run has come so far, whatever dies meanwhile; its state then.
 
         Raises:
-            TimeoutError: it has not come so far, or has not been seen.
+            TimeoutError: it has not come so far.
+            Refused: it could not be seen for two minutes.
         """
-        end, seen = time.monotonic() + limit_s, "unseen"
-        while time.monotonic() < end:
+        seen = began = time.monotonic()
+        while True:
             try:
                 state = await self.run_state(run)
-            except Refused as error:  # the database is away for a while
-                seen = str(error)
+            except Refused:  # the database is away
+                if time.monotonic() > seen + _AWAY_S:
+                    raise
             else:
+                seen = time.monotonic()
                 if reached(state):
                     return state
-                seen = str(state)
+                if seen > began + limit_s:
+                    raise TimeoutError(f"run {run} stands at {state} after {limit_s:g} s")
             await asyncio.sleep(_POLL_S)
-        raise TimeoutError(f"run {run} stands at {seen} after {limit_s:g} s")
 
     async def audited(self, run: str) -> dict[str, Any]:
         """Audit a run that should have ended: the report, and `clean` by the exit status."""

@@ -11,7 +11,7 @@ from mia_events.learning.versions import BASE
 from schemas import events as ev
 from schemas.events import Event
 
-__all__ = ["TYPES", "Lesson", "Ordered", "lessons_of"]
+__all__ = ["TYPES", "Lesson", "Ordered", "lessons_of", "mean_reward"]
 
 #: The events that tell of learning.
 TYPES: Final = (
@@ -64,9 +64,13 @@ class Lesson(msgspec.Struct, kw_only=True):
     @property
     def on_holdout(self) -> float | None:
         """The candidate's mean reward on the holdout."""
-        rewards = self.holdout.get(self.candidate or "", ())
-        known = [reward for reward in rewards if reward is not None]
-        return fmean(known) if known else None
+        return mean_reward(self.holdout.get(self.candidate or "", ()))
+
+
+def mean_reward(rewards: Iterable[float | None]) -> float | None:
+    """Return the mean over the questions that were judged."""
+    known = [reward for reward in rewards if reward is not None]
+    return fmean(known) if known else None
 
 
 class Ordered(msgspec.Struct, frozen=True, kw_only=True):

@@ -235,7 +235,7 @@ class _Replay:
         if self._labels is None or not isinstance(reply, Label) or reply.value is None:
             return reply
         question: Any = ask.effect
-        # An anchor of a guard is no question of the run: its label stands.
+        # What a run holds back is no question of it: its label stands.
         return Label(self._labels.get(question.question, reply.value))
 
     def _compare(self, event: RecordedEvent, type_: str, body: bytes) -> None:

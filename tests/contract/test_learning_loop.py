@@ -37,6 +37,7 @@ ROLES = ("planner", "executor", "judge", "manager", "router", "embedder")
 ANCHORS = tuple(
     Anchor(source="held", row=str(row), text=f"Which lake is held back {row}?") for row in range(3)
 )
+HOLDOUT = (Anchor(source="unseen", row="0", text="Which hill has nobody seen?"),)
 QUESTIONS, ROLLOUTS, BATCH = 8, 3, 2
 
 
@@ -52,6 +53,7 @@ def manifest() -> Manifest:
         guard="anchors",
         guard_rules=GuardRules(margin=0.2),
         anchors=ANCHORS,
+        holdout=HOLDOUT,
         prompts=prompts.load(),
         roles={role: ModelChoice(model=role) for role in ROLES},
         max_turns=3,
@@ -129,7 +131,7 @@ async def test_batches_become_versions_and_each_is_tried_before_it_serves(
     """The registry says what the guard decided; planners that serve are those it promoted."""
     run = await workbench.run(manifest())
     view = await workbench.ledger.run(run)
-    for anchor in ANCHORS:
+    for anchor in (*ANCHORS, *HOLDOUT):
         gold = gold_for(anchor.text)
         await workbench.labels.seal(run, anchor_id(view, anchor), gold, source="anchor")
     for row in range(QUESTIONS):
@@ -142,6 +144,9 @@ async def test_batches_become_versions_and_each_is_tried_before_it_serves(
     trained, sealed = of(LearnerTrained, events), of(LearnerSealed, events)
     assert QUESTIONS // BATCH == len(sealed)
     decided = [one for one in sealed if one.candidate]
+    measured = {name: rewards for one in decided for name, rewards in one.holdout.items()}
+    assert {"base", *(one.policy for one in trained)} == set(measured)
+    assert all(len(HOLDOUT) == len(one) and None not in one for one in measured.values())
     assert [one.policy for one in trained] == [one.candidate for one in decided]
     assert len(decided) >= 3
     assert all(one.reasons and one.best for one in decided)

@@ -123,6 +123,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
                 Anchor(source="held", row=str(row), text=f"Which lake is held back {row}?")
                 for row in range(self.anchors)
             ),
+            holdout=tuple(
+                Anchor(source="unseen", row=str(row), text=f"Which hill has nobody seen {row}?")
+                for row in range(min(self.anchors, 1))
+            ),
             prompts=_PROMPTS,
             roles={role: ModelChoice(model=f"{role}-model") for role in _ROLES},
             max_turns=3,

@@ -192,7 +192,7 @@ class _Simulation:
         run = self._db.runs[1]
         labels = InMemoryLabels(self._db)
         view = (await InMemoryLedger(self._db).run_named(RUN))[0]
-        for anchor in view.manifest.anchors:
+        for anchor in (*view.manifest.anchors, *view.manifest.holdout):
             name = anchor_id(view, anchor)
             await labels.seal(1, name, gold_for(anchor.text), source="anchor")
         random = chance.Random(f"questions {self._scenario.seed}")

@@ -79,14 +79,18 @@ def sealed(number: int, policy: str, best: str = "") -> LearnerSealed:
 
 
 class World:
-    """Answers effects by the script. `right` versions get every question right, `wrong` none;
-    `asked` is all that was asked for.
+    """Answers effects by the script. `right` versions get every question right, `wrong` none, if
+    its text has the words `about`; `asked` is all that was asked for.
     """
 
     def __init__(
-        self, *, right: frozenset[str] = frozenset(), wrong: frozenset[str] = frozenset()
+        self,
+        *,
+        right: frozenset[str] = frozenset(),
+        wrong: frozenset[str] = frozenset(),
+        about: str = "",
     ) -> None:
-        self.right, self.wrong = right, wrong
+        self.right, self.wrong, self.about = right, wrong, about
         self.asked: list[Any] = []
 
     def __call__(self, effect: Any) -> Any:
@@ -125,7 +129,7 @@ class World:
         said = "\n".join(message.content for message in call.messages)
         if call.role == "planner" and "Task: reflect" in said:
             return "no"
-        if call.role != "executor":
+        if call.role != "executor" or self.about not in asked_by(call).block("question"):
             return ""
         if any(f"as {policy} does" in said for policy in self.wrong):
             return '{"thought": "", "action": "answer", "answer": "nowhere"}'

@@ -77,9 +77,9 @@ def pinned(**chosen: Any) -> Any:
 def test_anchors_are_the_first_rows_with_an_answer(file: Path) -> None:
     """No label and no page stands in the manifest."""
     held = held_back(file, 2)
-    assert ["a", "c"] == [anchor.row for anchor in held.anchors]
-    found = pinned(**GuardOptions(file).chosen(), anchors=msgspec.to_builtins(held.anchors))
-    assert held.anchors == found.anchors
+    assert ["a", "c"] == [anchor.row for anchor in held.questions]
+    found = pinned(**GuardOptions(file).chosen(), anchors=msgspec.to_builtins(held.questions))
+    assert held.questions == found.anchors
     assert b"Scott" not in msgspec.json.encode(found)
     assert "anchors" == found.guard
 
@@ -89,12 +89,11 @@ def test_a_holdout_is_read_like_anchors(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text(json.dumps([{"_id": "x", "question": "Who?", "answer": "A", "context": []}]))
     options = GuardOptions(anchors=file, anchor_limit=1, holdout=other, holdout_rollouts=3)
-    held = {name: one.anchors for name, one in options.held_back().items()}
+    held = {name: one.questions for name, one in options.held_back().items()}
     assert {"anchors": ["a"], "holdout": ["x"]} == {
         n: [q.row for q in one] for n, one in held.items()
     }
-    found = pinned(**options.chosen(), **{n: msgspec.to_builtins(one) for n, one in held.items()})
-    assert (held["holdout"], 3) == (found.holdout, found.holdout_rollouts)
+    assert 3 == options.chosen()["holdout_rollouts"]
     alone = GuardOptions(holdout=other)
     assert (["holdout"], "off") == (list(alone.held_back()), alone.chosen()["guard"])
 
@@ -106,12 +105,12 @@ async def test_labels_and_pages_are_kept_under_the_anchors_names(file: Path) -> 
     await held.keep_documents(artifacts)
     await held.seal(run, labels)
     assert ["Scott", "Austen", "Kipling"] == [
-        labels.sealed[anchor_id(run, anchor)] for anchor in held.anchors
+        labels.sealed[anchor_id(run, anchor)] for anchor in held.questions
     ]
-    name = held.anchors[0].documents
+    name = held.questions[0].documents
     assert name is not None
     assert b"Scott wrote it." in await artifacts.get(name)
-    assert held.anchors[1].documents is None
+    assert held.questions[1].documents is None
 
 
 def test_a_file_without_answers_is_refused(tmp_path: Path) -> None:
@@ -141,7 +140,11 @@ def test_a_file_without_answers_is_refused(tmp_path: Path) -> None:
                 "anchors": [{"source": "s", "row": "1", "text": "Who?"}],
                 "holdout": [{"source": "t", "row": "9", "text": "Who?"}],
             },
-            "both anchors and holdout, such as 'Who\\?'",
+            "1 questions are both anchors and holdout, such as 'Who\\?'",
+        ),
+        (
+            {"holdout": [{"source": "t", "row": "9", "text": "Who?"}]},
+            "does not train has nothing to measure",
         ),
     ],
 )
@@ -163,7 +166,7 @@ def test_rows_that_a_run_holds_back_are_not_asked(tmp_path: Path) -> None:
     file = tmp_path / "held.json"
     file.write_text(json.dumps([*ROWS, {**ROWS[0], "_id": "again"}]))
     held = held_back(file, 1)
-    asked = to_be_asked(read_benchmark(file).rows, held.anchors)
+    asked = to_be_asked(read_benchmark(file).rows, held.questions)
     assert ["c", "d"] == [row.name for row in asked if isinstance(row, Row)]
     assert [0, 1] == [row.position for row in asked if isinstance(row, Row)]
     assert [2] == [row.number for row in asked if isinstance(row, BadRow)]

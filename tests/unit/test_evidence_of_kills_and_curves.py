@@ -25,7 +25,7 @@ from ops.evidence import pieces
 from ops.evidence.curves import Curve, mean_of, picture
 from ops.evidence.forged import FORGERIES
 from ops.evidence.learn2 import Point, Trained, gains, judge
-from ops.evidence.learn6 import Arm, Served, served_of
+from ops.evidence.learn6 import Arm, Difference, Served, compare, served_of
 from ops.evidence.learn6 import judge as judge_guard
 from ops.evidence.lookup import Asked, World, reply
 from ops.evidence.planning import Trial
@@ -111,7 +111,7 @@ def _trained(arm: str, seed: int, *rewards: float | None) -> Trained:
     trial = Trial(arm=arm, seed=seed, lr=1.0, updates=len(rewards))
     made = tuple(
         Point(
-            update=n, version=f"planner@v{n}", decision="promoted", batch=0.1, held_back=reward,
+            update=n, version=f"planner@v{n}", decision="promoted", batch=0.1, holdout=reward,
             parts={}, rows=1, train_s=1.0, guard_s=1.0,
         )
         for n, reward in enumerate(rewards, 1)
@@ -241,32 +241,54 @@ def _lesson(number: int, serves: str, **holdout: tuple[float | None, ...]) -> di
 def test_what_serves_is_compared_with_the_best_that_served() -> None:
     """Not with what was only tried, nor with what came later; question by question."""
     lessons = [
-        _lesson(0, "v1", base=(0.0, 0.2, None, 0.1), v1=(0.5, 0.5, None, 0.5)),
+        _lesson(0, "v1", base=(0.0, 0.2, 0.1, 0.1), v1=(0.5, 0.5, 0.5, 0.5)),
         _lesson(1, "v1", v2=(1.0, 1.0, 1.0, 1.0)),
-        _lesson(2, "v3", v3=(0.4, 0.4, 1.0, 0.4)),
+        _lesson(2, "v3", v3=(0.4, 0.3, 0.4, 0.2)),
     ]
     first, second, third = served_of(lessons, (2,))
-    assert ("v1", "v1", 0.0, 0.0, 0.0) == (
-        first.version, first.best, first.difference, first.low, first.high,
-    )  # fmt: skip
-    assert (0.5, 0.5, "v1") == (first.reward, second.reward, second.version)
-    assert ("v3", True, False) == (third.best, third.flipped, first.flipped)
-    lessons[2] = _lesson(2, "v3", v3=(0.4, 0.3, 1.0, 0.2))
-    *_, third = served_of(lessons, (2,))
-    assert "v1" == third.best
-    assert pytest.approx(-0.2) == third.difference
-    assert -0.3 <= third.low < third.difference < third.high < -0.09
+    same = Difference(mean=0.0, low=0.0, high=0.0, questions=4)
+    assert [("v1", 0.5, same, False)] * 2 == [
+        (one.version, one.reward, one.difference, one.flipped) for one in (first, second)
+    ]
+    assert ("v3", ("v1", "v1"), True) == (third.version, third.best, third.flipped)
+    fell = third.difference
+    assert fell is not None
+    assert pytest.approx(-0.175) == fell.mean
+    assert -0.3 <= fell.low < fell.mean < fell.high < -0.09
 
 
-def _arm(arm: str, *served: tuple[float, float, bool]) -> Arm:
+def test_the_best_is_not_chosen_by_the_numbers_it_is_compared_by() -> None:
+    """Each half of the questions chooses whom the other half is compared with."""
+    even, odd = (1.0, 0.0, 1.0, 0.0), (0.0, 1.0, 0.0, 1.0)
+    *_, last = served_of([_lesson(0, "even", base=odd, even=even)], ())
+    assert ("even", "base") == last.best
+    assert last.difference == compare(even, (odd[0], even[1], odd[2], even[3]))
+
+
+def test_what_was_not_judged_is_no_evidence() -> None:
+    """Neither for the better nor for the worse."""
+    assert compare((None, 1.0), (0.0, 0.5)) is None
+    assert compare((), ()) is None
+    (one,) = served_of([_lesson(0, "v1", base=(0.0, 0.0), v2=(1.0, 1.0))], ())
+    assert (None, None) == (one.reward, one.difference)
+    unknown = msgspec.structs.replace(_arm("guarded", (0.5, 0.0, True)), served=(one,))
+    assert not judge_guard(unknown, unknown)[1].holds
+
+
+def _arm(arm: str, *served: tuple[float, float, bool], gain: float = 0.2) -> Arm:
     """An arm by rewards, differences and whether labels were wrong."""
+
+    def certain(mean: float) -> Difference:
+        return Difference(mean=mean, low=mean, high=mean, questions=8)
+
     return Arm(
         trial=Trial(arm=arm, seed=1, lr=1.0, updates=len(served)),
         base=0.2,
+        gain=certain(gain),
         served=tuple(
             Served(
                 batch=n, flipped=flipped, decision="promoted", version=f"v{n}", reward=reward,
-                best="v0", difference=difference, low=difference, high=difference,
+                best=("v0", "v0"), difference=certain(difference),
             )
             for n, (reward, difference, flipped) in enumerate(served)
         ),
@@ -276,21 +298,33 @@ def _arm(arm: str, *served: tuple[float, float, bool]) -> Arm:
     )  # fmt: skip
 
 
+_FLIPS = [(0.5, 0.0, True)] * 3
+
+
 @pytest.mark.parametrize(
-    "guarded,unguarded,broken",
+    "guarded,unguarded,gain,broken",
     [
-        ([(0.5, 0.0, False), (0.5, 0.0, True)], [(0.5, 0.0, False), (0.1, -0.4, True)], []),
-        ([(0.5, 0.0, False), (0.4, -0.03, True)], [(0.5, 0.0, False), (0.1, -0.4, True)], [1]),
-        ([(0.5, 0.0, False), (0.5, 0.0, True)], [(0.5, 0.0, False), (0.5, 0.0, True)], [2]),
-        ([(0.2, 0.0, False), (0.2, 0.0, True)], [(0.2, 0.0, False), (0.1, -0.1, True)], [3]),
-        ([(0.5, 0.0, False)] * 2, [(0.5, 0.0, False), (0.1, -0.4, True)], [0]),
+        (_FLIPS, [*_FLIPS, (0.1, -0.4, False)], 0.2, []),
+        ([*_FLIPS, (0.4, -0.03, False)], [*_FLIPS, (0.1, -0.4, True)], 0.2, [1]),
+        (_FLIPS, _FLIPS, 0.2, [2]),
+        (_FLIPS, [*_FLIPS, (0.1, -0.4, False)], 0.0, [3]),
+        (_FLIPS[1:], [*_FLIPS, (0.1, -0.4, False)], 0.2, [0]),
     ],
 )
 def test_a_guard_is_claimed_to_help_where_there_was_harm(
     guarded: list[tuple[float, float, bool]],
     unguarded: list[tuple[float, float, bool]],
+    gain: float,
     broken: list[int],
 ) -> None:
-    """Nothing is shown by a run that had nothing to lose or lost nothing without a guard."""
-    claims = judge_guard(_arm("guarded", *guarded), _arm("unguarded", *unguarded))
+    """Nothing is shown by a run that lost nothing without a guard, or got no better with one."""
+    claims = judge_guard(_arm("guarded", *guarded, gain=gain), _arm("unguarded", *unguarded))
     assert broken == [n for n, claim in enumerate(claims) if not claim.holds]
+
+
+def test_both_arms_are_trained_on_the_same() -> None:
+    """Whether some questions are anchors or not."""
+    with_guard = Trial(arm="guarded", seed=6, lr=1.0, updates=4, anchors=9, holdout=5, flipped=(1,))
+    without = msgspec.structs.replace(with_guard, arm="unguarded", anchors=0)
+    assert with_guard.world().training == without.world().training
+    assert with_guard.world().holdout == without.world().holdout

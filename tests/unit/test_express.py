@@ -165,4 +165,5 @@ async def test_a_dead_letter_for_a_stream_that_went_on_costs_no_slot(bench: Benc
         bench.dispatcher.offer(_offer(number))
     await _settle()
     assert bench.attempts.poisoned == bench.attempts.buried
+    assert 8 == bench.dispatcher.lost
     assert {*range(9, 17)} == bench.attempts.running

@@ -231,11 +231,18 @@ def test_lockstep_asks_in_rounds() -> None:
 
 
 def test_the_holdout_shows_each_version_and_decides_nothing() -> None:
-    """A version that is perfect there and no better on anchors does not become the best."""
-    plain = decided(World(), *trained(0, V1))
-    found = decided(World(), *trained(0, V1), holdout=HOLDOUT)
+    """A version that is perfect there is decided on as it would be without."""
+
+    def world() -> World:
+        return World(right=frozenset({V1}), wrong=frozenset({BASE}), about="lake")
+
+    plain = decided(world(), *trained(0, V1))
+    found = decided(world(), *trained(0, V1), holdout=HOLDOUT)
     assert plain == msgspec.structs.replace(found, holdout={})
-    assert {"base": len(HOLDOUT), V1: len(HOLDOUT)} == {k: len(v) for k, v in found.holdout.items()}
+    assert plain.scores["candidate.reward"] < 1.0
+    assert ["base", V1] == sorted(found.holdout)
+    assert (1.0,) * len(HOLDOUT) == found.holdout[V1]
+    assert 1.0 not in found.holdout["base"]
 
 
 def test_the_holdout_tells_right_from_wrong() -> None:
