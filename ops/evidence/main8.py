@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from ops.chaos.desk import until
 from ops.evidence.record import Claim, Evidence
 from ops.evidence.streaming import RUN, SMALL, facts, stream
 from ops.evidence.user import User, user
@@ -16,21 +17,24 @@ __all__ = ["TITLE", "evidence"]
 
 TITLE: Final = "two more executors join in the middle of a run; no step is lost or doubled"
 _SHARE: Final = 0.25
-#: A worker with free slots goes on with its streams itself; others are for when it has none.
-_BUSY: Final = {"MIA_WORKER__SLOTS": "4"}
+_LIMIT_S: Final = 3_600.0
 #: A claim's number begins with its worker's.
 _STEPS: Final = """
 SELECT w.name, count(*) AS steps FROM event AS e
 JOIN run AS u ON u.run_no = e.run_no JOIN worker AS w ON w.worker_no = e.claim >> 32
 WHERE u.name = $1 GROUP BY 1
 """
+_JUDGED: Final = """
+SELECT count(*) AS n FROM event AS e JOIN run AS u ON u.run_no = e.run_no
+WHERE u.name = $1 AND e.type = 'rollout.judged'
+"""
 
 
 async def evidence(*, short: bool = False) -> Evidence:
-    """Stream a benchmark through workers of few slots; when a quarter has ended, start
+    """Stream a benchmark; when a quarter of the rollouts has been judged, start
     `mia worker execute` twice.
     """
-    async with user(**SMALL, **_BUSY) as someone:
+    async with user(**SMALL) as someone:
         await someone.mia("up")
         hired = _Hired(someone)
         try:
@@ -47,6 +51,10 @@ async def evidence(*, short: bool = False) -> Evidence:
             Claim("both stopped when asked, with exit status 0", hired.statuses == [0, 0]),
         ),
     )
+
+
+async def _judged(someone: User) -> int:
+    return int((await facts(someone, _JUDGED, RUN))[0]["n"])
 
 
 def _of(shares: dict[str, int], pid: int) -> int:
@@ -68,9 +76,14 @@ class _Hired:
         return [process.pid for process in self._processes]
 
     async def join(self, someone: User, questions: int) -> dict[str, Any]:
-        """Start both when a quarter of the questions has ended."""
+        """Start both when a quarter has been judged: questions end later, when all is executed."""
         share = max(1, int(questions * _SHARE))
-        state = await someone.until(RUN, lambda run: bool(run["ended"] >= share), limit_s=3600)
+
+        async def reached() -> bool:
+            return await _judged(someone) >= share
+
+        await until("a quarter has been judged", reached, limit_s=_LIMIT_S)
+        judged = await _judged(someone)
         command = str(Path(sys.executable).parent / "mia")
         environment = {**os.environ, **someone.settings, "MIA_HOME": str(someone.home)}
         for _ in range(2):
@@ -79,7 +92,7 @@ class _Hired:
                     command, "worker", "execute", env=environment, stderr=asyncio.subprocess.DEVNULL
                 )
             )
-        return {"joined_when_ended": state["ended"]}
+        return {"joined_when_judged": judged}
 
     async def leave(self) -> None:
         """Stop both; they give back what they hold."""
