@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from consumers.guard.shadow import Trial
 from mia_events.effects import RolloutTurns
-from mia_events.learning.guard import Scores, scores_of
+from mia_events.learning.guard import Anchor, Scores, scores_of
 from mia_events.learning.rewards import weights_of
 from mia_events.learning.versions import BASE
-from mia_events.steps import Manifest, Task
+from mia_events.steps import Manifest, RunView, Task
 from schemas.events import LearnerSealed, LearnerTrained
 
 
-def on_anchors(task: Task, trained: LearnerTrained, policies: Sequence[str]) -> list[Trial]:
+def on_anchors(task: Task, trained: LearnerTrained, policies: Iterable[str]) -> list[Trial]:
     """Every anchor by every version, with seeds and memories of this round."""
     manifest = task.run.manifest
-    return [
-        Trial(
-            run=task.run,
-            anchor=anchor,
-            position=position,
-            pass_no=trained.number,
-            number=number,
-            generation=trained.generation,
-            policy=policy,
-        )
-        for policy in policies
-        for position, anchor in enumerate(manifest.anchors)
-        for number in range(manifest.guard_rules.rollouts)
-    ]
+    return _trials(
+        task.run,
+        manifest.anchors,
+        policies,
+        rollouts=manifest.guard_rules.rollouts,
+        pass_no=trained.number,
+        generation=trained.generation,
+    )
 
 
 def on_holdout(task: Task, trained: LearnerTrained) -> list[Trial]:
@@ -42,20 +36,39 @@ def on_holdout(task: Task, trained: LearnerTrained) -> list[Trial]:
     known = {
         policy for one in task.history if isinstance(one, LearnerSealed) for policy in one.holdout
     }
+    at_hand = dict.fromkeys((BASE, trained.parent, trained.policy))
+    return _trials(
+        task.run,
+        manifest.holdout,
+        [policy for policy in at_hand if policy not in known],
+        rollouts=manifest.holdout_rollouts,
+        pass_no=0,
+        generation=0,
+    )
+
+
+def _trials(
+    run: RunView,
+    questions: Sequence[Anchor],
+    policies: Iterable[str],
+    *,
+    rollouts: int,
+    pass_no: int,
+    generation: int,
+) -> list[Trial]:
     return [
         Trial(
-            run=task.run,
+            run=run,
             anchor=question,
             position=position,
-            pass_no=0,
+            pass_no=pass_no,
             number=number,
-            generation=0,
+            generation=generation,
             policy=policy,
         )
-        for policy in dict.fromkeys((BASE, trained.parent, trained.policy))
-        if policy not in known
-        for position, question in enumerate(manifest.holdout)
-        for number in range(manifest.holdout_rollouts)
+        for policy in policies
+        for position, question in enumerate(questions)
+        for number in range(rollouts)
     ]
 
 
