@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import msgspec
 
+from mia_events.learning.versions import BASE
 from ops.evidence.curves import Curve, picture
 from ops.evidence.pieces import piece
-from ops.evidence.planning import Trial, planning
+from ops.evidence.planning import Trial, learned, rewards_of
 from ops.evidence.record import Claim, Evidence, path_of
 from ops.learning.lessons import mean_reward
 from ops.manifest import code_version
@@ -147,16 +148,12 @@ async def _known_or_made(trial: Trial) -> Trained:
 
 async def _made(trial: Trial) -> Trained:
     """Train on a stack of its own, where nothing is held back from serving."""
-    async with planning(trial) as plans:
-        await plans.begin()
-        await plans.until()
-        lessons = await plans.someone.told("learn", trial.name, "--once")
-        report = await plans.someone.audited(trial.name)
+    run = await learned(trial)
     return Trained(
         trial=trial,
-        base=next((mean_reward(one["holdout"]["base"]) for one in lessons if one["holdout"]), None),
-        points=tuple(_point(lesson) for lesson in lessons),
-        clean=report["clean"],
+        base=mean_reward(rewards_of(run.lessons).get(BASE, ())),
+        points=tuple(_point(lesson) for lesson in run.lessons),
+        clean=run.clean,
         commit=code_version(),
     )
 

@@ -13,7 +13,7 @@ import msgspec
 from mia_events.learning.versions import BASE
 from ops.evidence.curves import Curve, picture
 from ops.evidence.pieces import piece
-from ops.evidence.planning import Trial, planning
+from ops.evidence.planning import Trial, learned, rewards_of
 from ops.evidence.record import Claim, Evidence, path_of
 from ops.learning.lessons import mean_reward
 from ops.manifest import code_version
@@ -109,12 +109,8 @@ def _flipped(trial: Trial) -> Trial:
 
 
 async def _made(trial: Trial) -> Arm:
-    async with planning(trial) as plans:
-        await plans.begin()
-        await plans.until()
-        lessons = await plans.someone.told("learn", trial.name, "--once")
-        report = await plans.someone.audited(trial.name)
-    rewards = _rewards(lessons)
+    run = await learned(trial)
+    lessons, rewards = run.lessons, rewards_of(run.lessons)
     base, last = rewards.get(BASE, ()), lessons[-1]["serves"] if lessons else BASE
     return Arm(
         trial=trial,
@@ -122,18 +118,14 @@ async def _made(trial: Trial) -> Arm:
         gain=compare(rewards.get(last, ()), base),
         served=tuple(served_of(lessons, trial.flipped)),
         reasons=tuple("; ".join(one["reasons"]) for one in lessons),
-        clean=report["clean"],
+        clean=run.clean,
         commit=code_version(),
     )
 
 
-def _rewards(lessons: Sequence[Mapping[str, Any]]) -> dict[str, Rewards]:
-    return {name: rewards for one in lessons for name, rewards in one["holdout"].items()}
-
-
 def served_of(lessons: Sequence[Mapping[str, Any]], flipped: Sequence[int]) -> Iterator[Served]:
     """Follow what served after each batch, against the best that had served until then."""
-    rewards, served = _rewards(lessons), [BASE]
+    rewards, served = rewards_of(lessons), [BASE]
     for lesson in lessons:
         version = lesson["serves"]
         served.append(version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from ops.evidence.lookup import World, clerk
 from ops.evidence.user import User, user
 from ops.settings import Settings
 
-__all__ = ["Plans", "Trial", "planning"]
+__all__ = ["Learned", "Plans", "Trial", "learned", "planning", "rewards_of"]
 
 _LIMIT_S: Final = 6_000.0
 _SOON_S: Final = 0.3
@@ -118,6 +118,30 @@ class Plans:
 
         await until(f"{status} or the end", reached, limit_s=_LIMIT_S, every_s=_SOON_S)
         return seen
+
+
+class Learned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run told of itself at its end: a line of `mia learn` for each batch. `clean`: so was
+    its audit.
+    """
+
+    lessons: list[dict[str, Any]]
+    clean: bool
+
+
+def rewards_of(lessons: Iterable[Mapping[str, Any]]) -> dict[str, Sequence[float | None]]:
+    """Return the rewards on the holdout by version; each was measured once."""
+    return {name: rewards for one in lessons for name, rewards in one["holdout"].items()}
+
+
+async def learned(trial: Trial) -> Learned:
+    """Make a trial on a stack of its own, undisturbed."""
+    async with planning(trial) as plans:
+        await plans.begin()
+        await plans.until()
+        lessons = await plans.someone.told("learn", trial.name, "--once")
+        report = await plans.someone.audited(trial.name)
+    return Learned(lessons=lessons, clean=report["clean"])
 
 
 @asynccontextmanager
