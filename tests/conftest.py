@@ -2,11 +2,12 @@
 
 import logging
 import os
-import socket
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from ops.embedded import state
 
 __all__ = ["free_port"]
 
@@ -36,8 +37,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def free_port() -> int:
     """A loopback port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    assert isinstance(port, int)
-    return port
+    return state.free_port(set())
