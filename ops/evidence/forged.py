@@ -6,32 +6,36 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 import msgspec
 
+from consumers.stages import STAGES
+from mia_events import ids
 from ops.chaos.desk import execute
 from ops.errors import Refused
+from ops.replay.jobs import jobs_of
+from storage.postgres.replay import read_recording
 
 __all__ = ["FORGERIES", "Forgery", "copied", "database_of", "forge"]
 
-#: Events of the rollouts whose groups a version was trained on, in the order of questions.
+#: Events of some rollouts, in the order of questions.
 _ROLLOUTS: Final = """
-FROM run AS r JOIN policy AS p ON p.run_no = r.run_no AND p.name = $2
-JOIN train_group AS t ON t.run_no = p.run_no AND t.batch = p.batch
-JOIN question AS q ON q.id = t.question
-JOIN event AS e ON e.run_no = r.run_no AND e.correlation = q.id
-JOIN event AS j ON j.run_no = r.run_no AND j.stream = e.stream AND j.type = 'rollout.judged'
+FROM run AS r
+JOIN event AS e ON e.run_no = r.run_no AND e.stream = ANY($2)
+JOIN question AS q ON q.id = e.correlation
 """
 _GRADES: Final = f"""
 SELECT e.run_no, e.id, 0 AS ordinal, e.body AS held {_ROLLOUTS}
-WHERE r.name = $1 AND e.id = j.id AND position($3 IN e.body) > 0 ORDER BY q.pos, e.id LIMIT 1
+WHERE r.name = $1 AND e.type = 'rollout.judged' AND position($3 IN e.body) > 0
+ORDER BY q.pos, e.id LIMIT 1
 """
 _REPLIES: Final = f"""
 SELECT f.run_no, f.event_id AS id, f.ordinal, f.result AS held {_ROLLOUTS}
 JOIN effect AS f ON f.run_no = r.run_no AND f.event_id = e.id AND f.kind = 'call'
 WHERE r.name = $1 AND e.type = 'rollout.opened' AND position($3 IN f.result) > 0
-AND position('unjudged'::bytea IN j.body) = 0 ORDER BY q.pos, e.id LIMIT 1
+ORDER BY q.pos, e.id LIMIT 1
 """
 _PUT_GRADE: Final = "UPDATE event SET body = $4 WHERE run_no = $1 AND id = $2 AND 0 = $3"
 _PUT_REPLY: Final = (
@@ -85,14 +89,15 @@ async def copied(admin_dsn: str, database: str) -> AsyncIterator[str]:
 
 
 async def forge(dsn: str, run: str, version: str, forgery: Forgery) -> dict[str, Any]:
-    """Change what a version was made from; where, and by how many bytes.
+    """Change something that a version was trained on; where, and by how many bytes.
 
     Raises:
         Refused: there is nothing of the kind to change.
     """
+    rollouts = await _trained_rollouts(dsn, run, version)
     connection = await asyncpg.connect(dsn)
     try:
-        found = await connection.fetchrow(forgery.find, run, version, forgery.before)
+        found = await connection.fetchrow(forgery.find, run, rollouts, forgery.before)
         if found is None:
             raise Refused(f"{version} was made from nothing that has {forgery.before!r}", "")
         held = found["held"].replace(forgery.before, forgery.after, 1)
@@ -103,3 +108,12 @@ async def forge(dsn: str, run: str, version: str, forgery: Forgery) -> dict[str,
     if changed != "UPDATE 1":
         raise RuntimeError(f"a change of one row was {changed}")
     return {"event": found["id"], "of": version, "bytes": forgery.bytes_changed}
+
+
+async def _trained_rollouts(dsn: str, run: str, version: str) -> list[UUID]:
+    """Return the streams of the rollouts that a version's rows are of: not all of its groups, for
+    nothing is trained on where all are rewarded alike.
+    """
+    jobs = [one.job for one in jobs_of(await read_recording(dsn, run), STAGES)]
+    rows = [row for job in jobs if job.policy == version for row in job.rows]
+    return sorted({ids.rollout_id(row.question, row.rollout) for row in rows})

@@ -50,7 +50,7 @@ async def test_another_reward_is_another_digest(prepared: str, outcome: Outcome)
     """Of the version that was made from it; and the ledger leads to its job no more."""
     run, _ = await _run(prepared)
     before = await _learned(prepared, run, outcome)
-    await forge(prepared, run, "planner@v1", FORGERIES["a grade turned round"])
+    await forge(prepared, run, "planner@v1", FORGERIES["one byte of a planner's reply"])
     after = await _learned(prepared, run, outcome)
     apart = [
         version.name
