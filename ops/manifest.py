@@ -13,7 +13,7 @@ from mia_events.learning.governor import pacing_problem
 from mia_events.learning.guard import Anchor
 from mia_events.steps import Manifest
 from ops.errors import Refused
-from ops.models import choices
+from ops.models import choices, full_weight_servers
 from ops.settings import ServingSettings, Settings
 
 __all__ = ["code_version", "manifest_of", "shown"]
@@ -48,7 +48,10 @@ def manifest_of(settings: Settings, **chosen: object) -> Manifest:
     if not manifest.train:
         return manifest
     _check_training(manifest, settings)
-    _check_serving(manifest, settings.serving)
+    if settings.serving.weights == "full":
+        _check_full_weights(manifest, settings)
+    else:
+        _check_serving(manifest, settings.serving)
     return _fitting(manifest)
 
 
@@ -162,13 +165,30 @@ def _check_serving(manifest: Manifest, serving: ServingSettings) -> None:
     if not manifest.hyper.lora_rank:
         raise Refused(
             "a run that trains all weights could not serve them: servers take adapters",
-            "Choose a --lora-rank of 1 or more.",
+            'Choose a --lora-rank of 1 or more, or servers of their own: serving.weights = "full".',
         )
     if manifest.hyper.lora_rank > serving.max_lora_rank:
         raise Refused(
             f"adapters of rank {manifest.hyper.lora_rank} do not fit servers that take"
             f" {serving.max_lora_rank}",
             "Choose a smaller rank, or start servers for more and set serving.max_lora_rank.",
+        )
+
+
+def _check_full_weights(manifest: Manifest, settings: Settings) -> None:
+    """Refuse a run whose versions are adapters where servers take whole weights, and the reverse
+    of everything that would make the base model, which comes back too, another one.
+    """
+    full_weight_servers(settings)
+    if manifest.hyper.lora_rank:
+        raise Refused(
+            "servers take all weights of a version here, and this run would train an adapter",
+            "Add --lora-rank 0.",
+        )
+    if not Path(settings.training.model).expanduser().is_dir() or not settings.training.model:
+        raise Refused(
+            "nothing says where the base model's weights lie, which servers hold too",
+            "Set training.model to the folder of its checkpoint.",
         )
 
 

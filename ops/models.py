@@ -25,6 +25,7 @@ __all__ = [
     "embedded_ports",
     "embedded_servers",
     "endpoints",
+    "full_weight_servers",
     "missing_models",
     "needs_embedded",
     "planner_replicas",
@@ -157,12 +158,44 @@ def planner_replicas(settings: Settings, ports: Mapping[str, int]) -> tuple[Endp
         return (planner,) if planner is not None else ()
     key_file = settings.models.planner.api_key_file
     key = read_secret(key_file) if key_file else ""
-    return tuple(Endpoint(base_url=url.rstrip("/"), api_key=key) for url in named)
+    timeout_s = settings.models.planner.timeout_s
+    return tuple(
+        Endpoint(base_url=url.rstrip("/"), api_key=key, timeout_s=timeout_s) for url in named
+    )
+
+
+def full_weight_servers(settings: Settings) -> tuple[Endpoint, ...]:
+    """Return the servers of which each holds one version of the planner; none where versions are
+    adapters.
+
+    Raises:
+        Refused: it has none of its own: another role would be answered by whatever weights are
+            there.
+    """
+    if settings.serving.weights != "full":
+        return ()
+    if not settings.models.planner.base_url:
+        raise Refused(
+            "the embedded vLLM serves every role, and cannot change the planner's weights alone",
+            'Set models.planner.base_url and model, or serving.weights = "adapters".',
+        )
+    servers = planner_replicas(settings, {})
+    addresses = {server.base_url for server in servers}
+    for role in ROLES:
+        if role != "planner" and _of(settings, role).base_url.rstrip("/") in addresses:
+            raise Refused(
+                f"the {role} is served where the planner's weights come and go",
+                f"Set models.{role}.base_url to another server.",
+            )
+    return servers
 
 
 def base_model_folder(settings: Settings, model: str) -> Path:
     """Return the checkpoint folder of a model as requests call it. Raises `Refused`."""
     environment = find_serve_environment(serve_folder())
+    named = Path(settings.training.model).expanduser()
+    if settings.training.model and named.is_dir():
+        return named.absolute()
     if model == CHAT_MODEL and environment is not None:
         return environment.chat_model
     if settings.embedded.model:
@@ -174,9 +207,11 @@ def base_model_folder(settings: Settings, model: str) -> Path:
 
 def adapters_of(settings: Settings) -> Adapters | None:
     """Return what the embedded server takes at run time: nothing, unless a run may train on it."""
-    if not settings.training.enabled or settings.models.planner.base_url:
+    serving = settings.serving
+    elsewhere = settings.models.planner.base_url or serving.weights == "full"
+    if not settings.training.enabled or elsewhere:
         return None
-    return Adapters(settings.serving.max_loras, settings.serving.max_lora_rank)
+    return Adapters(serving.max_loras, serving.max_lora_rank)
 
 
 def _of(settings: Settings, role: str) -> ModelSettings:

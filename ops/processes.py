@@ -18,7 +18,7 @@ from ops.embedded.ours import embedded_parts, our_child
 from ops.embedded.spec import ChildSpec
 from ops.embedded.stack import Endpoints
 from ops.embedded.state import Home
-from ops.models import embedded_ports, embedded_servers, endpoints
+from ops.models import embedded_ports, embedded_servers, endpoints, full_weight_servers
 from ops.retrieval.child import retrieval_child, retrieval_service
 from ops.serving.child import serving_child
 from ops.settings import Settings
@@ -57,6 +57,7 @@ def worker_config(
         endpoints={r: e for r, e in models.items() if not only_judge or r == _JUDGE},
         retrieval=retrieval if guards or _TOOL_CALL in stages else None,
         trainer=trainer_config(settings) if TRAIN in stages else None,
+        full_weights=() if only_judge else full_weight_servers(settings),
         artifacts=str(Path(settings.home).absolute() / "artifacts"),
         stages=tuple(stages),
         partitions=settings.kafka.partitions,

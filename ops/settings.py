@@ -125,12 +125,17 @@ class ServingSettings(_Section, frozen=True):
     """How planner versions reach the servers of the planner, where `training.enabled`.
 
     `replicas` are their addresses (empty: the planner's `base_url`, else the embedded vLLM), which
-    must find adapters in `folder` (empty: in the state folder) under the same path. `max_loras` and
+    must find versions in `folder` (empty: in the state folder) under the same path. `max_loras` and
     `max_lora_rank` are what every replica was started with; the embedded one is.
+
+    `weights` "full": runs train every weight, and each replica, which serves nobody but the
+    planner, holds one version at a time. More versions than replicas take turns of `turn_s`.
     """
 
+    weights: Literal["adapters", "full"] = "adapters"
     replicas: tuple[str, ...] = ()
     folder: str = ""
+    turn_s: Annotated[float, msgspec.Meta(gt=0)] = 20.0
     max_loras: Annotated[int, msgspec.Meta(ge=1)] = 8
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
     poll_s: Annotated[float, msgspec.Meta(ge=0.1)] = 1.0

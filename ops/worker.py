@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 
+from consumers.effects.full_weights import FullWeights
 from consumers.effects.model_client import Endpoint, ModelClient
 from consumers.effects.performer import RealPerformer
 from consumers.effects.versions import Versions
@@ -75,7 +76,8 @@ KNOWN: Final = (*STAGE_TOPICS, ADMIT, SWEEP)
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """All that a worker process needs to know. Holds secrets: it travels on standard input or in
     memory, never on a command line, and is never logged. `dsns` are by database role, `tls` are
-    the files of a Kafka that speaks it. `handlers` is the module that provides `STAGES`; tests name
+    the files of a Kafka that speaks it. `full_weights` are the planner's servers, where each holds
+    one version. `handlers` is the module that provides `STAGES`; tests name
     one with handlers that misbehave.
     """
 
@@ -86,6 +88,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: str
     retrieval: RetrievalService | None = None
     trainer: TrainerConfig | None = None
+    full_weights: tuple[Endpoint, ...] = ()
     stages: tuple[str, ...] = EVERYTHING
     handlers: str = "consumers.stages"
     prefix: str = ""
@@ -150,7 +153,7 @@ class Parts(AsyncExitStack):
         """The performer over a role's connections; only the judge's reads labels."""
         models = await self.enter_async_context(ModelClient(self.config.endpoints))
         artifacts = PostgresArtifacts(ledger.pool, Path(self.config.artifacts))
-        trainer = self.config.trainer
+        trainer, servers = self.config.trainer, self.config.full_weights
         return RealPerformer(
             models=models,
             versions=Versions(PostgresPolicies(ledger.pool)),
@@ -160,6 +163,7 @@ class Parts(AsyncExitStack):
             trainer=trainer.trainer(artifacts) if trainer is not None else None,
             labels=PostgresLabels(ledger.pool) if role == "mia_judge" else None,
             retrieval=await self._retrieval(),
+            planner=FullWeights(models, servers) if servers else None,
         )
 
     async def _retrieval(self) -> RetrievalClient | None:

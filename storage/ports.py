@@ -5,6 +5,7 @@ simulator: `storage.inmemory`. Both pass the contract suite in `tests/contract`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -358,6 +359,14 @@ class Policies(Protocol):
         """Versions of unfinished runs that requests may name: those that serve, those that an
         unfinished batch or question is pinned to, those that a guard compares, and the best.
         """
+        ...
+
+    async def on_base(self) -> tuple[int, ...]:
+        """Unfinished runs of which requests may name the base model, for any of these reasons."""
+        ...
+
+    def levelling(self) -> AbstractAsyncContextManager[bool]:
+        """Entering says whether nobody else is bringing servers level; then nobody begins to."""
         ...
 
 

@@ -63,6 +63,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 300.0
     concurrency: int = 64
 
+    @property
+    def root(self) -> str:
+        """Where routes are that are not OpenAI's."""
+        return self.base_url.removesuffix("/v1")
+
 
 class ModelClient:
     """Chat completions and embeddings. Use as an async context manager.
@@ -83,13 +88,34 @@ class ModelClient:
         if self._session is not None:
             await self._session.close()
 
-    async def chat(self, call: Call, *, served: str | None = None) -> ModelReply:
-        """Answer a `Call`. `served`: its model is a registered version, which servers call so."""
+    async def weight_label(self, server: Endpoint) -> str:
+        """What a server of full weights says it holds; nothing while it is away, or is another
+        kind of server.
+        """
+        if self._session is None:
+            raise RuntimeError("the client is used before it is entered")
+        url = f"{server.root}/weight_info"
+        timeout = aiohttp.ClientTimeout(total=_CONNECT_S)
+        try:
+            async with self._session.get(url, timeout=timeout) as answer:
+                found = msgspec.json.decode(await answer.read(), type=_WeightInfo)
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
+            return ""
+        return found.weight_version
+
+    async def chat(
+        self, call: Call, *, served: str | None = None, at: Endpoint | None = None
+    ) -> ModelReply:
+        """Answer a `Call`, `at` another endpoint than its role's. `served`: its model is a
+        registered version, which servers call so.
+        """
         request, registered = chat_request(call), served is not None
         if registered:
             request["model"] = served
         try:
-            body = await self._post(call.role, "chat/completions", request, registered=registered)
+            body = await self._post(
+                call.role, "chat/completions", request, registered=registered, at=at
+            )
         except Poison as error:
             if not call.tolerate:
                 raise
@@ -103,22 +129,28 @@ class ModelClient:
         return read_embeddings(await self._post("embedder", "embeddings", request), embed)
 
     async def _post(
-        self, role: str, path: str, request: dict[str, Any], *, registered: bool = False
+        self,
+        role: str,
+        path: str,
+        request: dict[str, Any],
+        *,
+        registered: bool = False,
+        at: Endpoint | None = None,
     ) -> bytes:
-        endpoint = self._endpoint(role)
+        endpoint = at or self._endpoint(role)
         url, data = f"{endpoint.base_url}/{path}", msgspec.json.encode(request)
         async with self._limits[role]:
             try:
                 answer = await self._sent(endpoint, url, data)
             except aiohttp.ClientError as error:
                 why = f"{role} at {url} is away: {type(error).__name__}: {error}"
-                raise Late(why, _jittered(_RETRY_S)) from error
+                raise Late(why, jittered(_RETRY_S)) from error
             except TimeoutError as error:
                 why = f"{role} at {url} gave no answer within {endpoint.timeout_s:g} s"
                 raise Transient(why) from error
         if registered and answer.status == _NOT_FOUND:
             why = f"{role} at {url} does not serve {request['model']} yet"
-            raise Late(why, _jittered(_LOADING_S))
+            raise Late(why, jittered(_LOADING_S))
         if answer.status >= _CLIENT_ERROR:
             raise _refusal(answer, role, url, request["model"])
         return answer.body
@@ -130,7 +162,7 @@ class ModelClient:
             except aiohttp.ClientConnectorError:
                 raise
             except _BROKEN:
-                await asyncio.sleep(_jittered(_PAUSE_S))
+                await asyncio.sleep(jittered(_PAUSE_S))
         return await self._send(endpoint, url, data)
 
     async def _send(self, endpoint: Endpoint, url: str, data: bytes) -> _Answer:
@@ -151,6 +183,10 @@ class ModelClient:
             raise Poison(f"no endpoint for role {role!r}: set models.{role}.base_url") from None
 
 
+class _WeightInfo(msgspec.Struct):
+    weight_version: str
+
+
 class _Answer(msgspec.Struct, frozen=True):
     status: int
     body: bytes
@@ -164,7 +200,7 @@ def _refusal(answer: _Answer, role: str, url: str, model: str) -> Exception:
     if role not in _SECRET:
         message += f": {clean(said)}"
     if answer.status in _BUSY:
-        return Late(message, _jittered(_seconds(answer.retry_after)))
+        return Late(message, jittered(_seconds(answer.retry_after)))
     if answer.status >= _SERVER_ERROR:
         return Transient(message)
     if answer.status == _NOT_FOUND:
@@ -182,8 +218,9 @@ def _seconds(retry_after: str | None) -> float:
     return max(0.0, min(_MOST_RETRY_S, wish))
 
 
-def _jittered(seconds: float) -> float:
+def jittered(seconds: float) -> float:
+    """Some seconds more: up to half as many again."""
     return seconds * random.uniform(1.0, 1.5)  # noqa: S311 - it spreads load and hides nothing
 
 
-__all__ = ["Endpoint", "ModelClient"]
+__all__ = ["Endpoint", "ModelClient", "jittered"]

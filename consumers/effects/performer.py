@@ -14,6 +14,7 @@ from mia_events.effects import (
     ChooseGroups,
     Embed,
     Label,
+    ModelReply,
     ReadBatch,
     ReadGroups,
     ReadLabel,
@@ -23,10 +24,12 @@ from mia_events.effects import (
     Train,
     UseTool,
 )
+from mia_events.learning.versions import SERVED_BASE
 from mia_events.lifecycle import Kind
 from mia_events.steps import Late, OutcomeUnknown, Poison
 
 if TYPE_CHECKING:
+    from consumers.effects.full_weights import FullWeights
     from consumers.effects.model_client import ModelClient
     from consumers.effects.versions import Versions
     from consumers.tools.retrieval import RetrievalClient
@@ -47,7 +50,7 @@ class RealPerformer:
 
     `versions` knows what servers call the planner versions that requests name. A question without
     documents is searched for in `retrieval`, where there is such a service.
-    `trainer` is None where no planner can be trained.
+    `trainer` is None where no planner can be trained, `planner` where its versions are adapters.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class RealPerformer:
         labels: LabelStore | None,
         retrieval: RetrievalClient | None = None,
         trainer: Trainer | None = None,
+        planner: FullWeights | None = None,
     ) -> None:
         self._models = models
         self._versions = versions
@@ -70,6 +74,7 @@ class RealPerformer:
         self._labels = labels
         self._retrieval = retrieval
         self._trainer = trainer
+        self._planner = planner
         self._documents: Lru[str, tuple[Paragraph, ...]] = Lru(512)
 
     async def perform(  # noqa: C901, PLR0911 - one case and one return per kind of effect
@@ -78,8 +83,7 @@ class RealPerformer:
         """See the port."""
         match effect:
             case Call():
-                served = await self._versions.served(task.run, effect.model)
-                return await self._models.chat(effect, served=served)
+                return await self._chat(effect, task)
             case Embed():
                 return await self._models.embed(effect)
             case UseTool():
@@ -98,6 +102,13 @@ class RealPerformer:
                 return await self._ledger.groups(effect.run, effect.questions)
             case Train():
                 return await self._train(effect)
+
+    async def _chat(self, call: Call, task: Task) -> ModelReply:
+        served = await self._versions.served(task.run, call.model)
+        if self._planner is None or call.role != "planner":
+            return await self._models.chat(call, served=served)
+        model = task.run.manifest.roles["planner"].model
+        return await self._planner.chat(call, held=served or SERVED_BASE, model=model)
 
     async def _label(self, effect: ReadLabel, task: Task) -> Label:
         if self._labels is None:

@@ -2,6 +2,10 @@
 
 Versions are numbered within a run, so that a request does not depend on the run's id. Servers serve
 several runs, hence a name of their own, which says whose weights they are.
+
+A server that holds the weights of one version at a time is labelled with that name and the number
+of the load that put them there: equal labels before and after a request mean that nothing was
+loaded in between, also not another version and this one again.
 """
 
 from __future__ import annotations
@@ -10,8 +14,12 @@ import re
 from typing import Final
 
 BASE: Final = "base"
+#: What a server that holds one version at a time calls the base model's weights.
+SERVED_BASE: Final = "planner@base"
 _VERSION: Final = re.compile(r"planner@v([1-9][0-9]*)")
-_SERVED: Final = re.compile(r"planner@v[1-9][0-9]*-[0-9a-f]{12}")
+_SERVED: Final = re.compile(r"planner@(?:base|v[1-9][0-9]*-[0-9a-f]{12})")
+_LABEL: Final = re.compile(rf"({_SERVED.pattern})\+[0-9a-f]{{8}}(~?)")
+_LEAVING: Final = "~"
 _DIGITS: Final = 12
 
 
@@ -40,4 +48,36 @@ def is_served_name(name: str) -> bool:
     return _SERVED.fullmatch(name) is not None
 
 
-__all__ = ["BASE", "is_served_name", "number_of", "served_name", "version_name"]
+def load_label(served: str, load: str) -> str:
+    """The label of a server that holds the weights `served` since a load (eight hex digits)."""
+    return f"{served}+{load}"
+
+
+def leaving(label: str) -> str:
+    """The label of a server that will hold other weights soon: it finishes what it has begun."""
+    return f"{label}{_LEAVING}"
+
+
+def held_by(label: str, *, also_leaving: bool = False) -> str | None:
+    """The name of the weights that a labelled server holds; None where it takes no requests."""
+    found = _LABEL.fullmatch(label)
+    return found[1] if found and (also_leaving or not found[2]) else None
+
+
+def is_same_load(before: str, after: str) -> bool:
+    """Whether a server has held the same weights from one label to the other."""
+    return before == after or leaving(before) == after
+
+
+__all__ = [
+    "BASE",
+    "SERVED_BASE",
+    "held_by",
+    "is_same_load",
+    "is_served_name",
+    "leaving",
+    "load_label",
+    "number_of",
+    "served_name",
+    "version_name",
+]

@@ -17,7 +17,7 @@ from mia_events.learning.versions import BASE
 from mia_events.steps import Poison, Transient
 from ops.replay.jobs import Remade
 from ops.serving.compare import weights_apart
-from ops.serving.lora import Adapter
+from ops.serving.lora import Adapter, Checkpoint, opened
 from storage.ports import Artifacts, PolicyRow
 
 __all__ = ["Rebuilt", "Told", "audit_weights", "lineage"]
@@ -167,20 +167,17 @@ def _flat(determinants: Determinants) -> dict[str, object]:
     return {**found.pop("builds"), **found}
 
 
-async def _largest(one: str, other: str, store: _Overlay) -> float | None:
-    """Return the largest difference that two adapters make to any weight."""
-    packed = [await store.get(one), await store.get(other)]
+async def _largest(recorded: str, made: str, store: _Overlay) -> float:
+    """Return the largest difference between any weight of two versions."""
+    packed = [await store.get(recorded), await store.get(made)]
     with tempfile.TemporaryDirectory(prefix="mia-weights-") as name:
-        opened = [_opened(Path(name) / str(n), data) for n, data in enumerate(packed)]
-        if None in opened:
-            return None
-        largest: float = weights_apart(*opened)["largest"]
+        one, other = (_opened(Path(name) / str(n), data) for n, data in enumerate(packed))
+        largest: float = weights_apart(one, other)["largest"]
     return largest
 
 
-def _opened(folder: Path, packed: bytes) -> Adapter | None:
-    """Unpack an adapter; None for a whole checkpoint."""
+def _opened(folder: Path, packed: bytes) -> Adapter | Checkpoint:
     folder.mkdir()
     for name, data in unpack(packed).items():
         (folder / name).write_bytes(data)
-    return Adapter(folder) if (folder / "adapter_config.json").exists() else None
+    return opened(folder)

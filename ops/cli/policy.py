@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from rich.table import Table
 
 from mia_events.learning.versions import BASE, number_of, served_name, version_name
+from mia_events.steps import RunView
 from ops.cli.waiting import waiting_for
 from ops.connect import connections
 from ops.connected import Connected, connected, run_named
@@ -18,11 +19,11 @@ from ops.console import console
 from ops.embedded.state import Home
 from ops.errors import Refused
 from ops.models import base_model_folder, ports_in_use
-from ops.serving.adapters import AdapterFolders
 from ops.serving.checkpoint import export_merged
 from ops.serving.compare import differences, weights_apart
-from ops.serving.config import ServingConfig, adapters_folder, artifacts_folder, serving_config
-from ops.serving.lora import Adapter
+from ops.serving.config import ServingConfig, artifacts_folder, serving_config, versions_folder
+from ops.serving.folders import VersionFolders, unpack_adapter, unpack_checkpoint
+from ops.serving.lora import Adapter, Checkpoint, opened
 from ops.serving.process import serve as keep_level
 from ops.serving.reconciler import Level
 from ops.settings import load_settings
@@ -202,9 +203,9 @@ async def _diff(run: str, one: str, other: str) -> dict[str, Any]:
     async with connected("mia_worker") as at:
         view, _ = await run_named(at.ledger, run)
         rows = [await _row(at, view.run_no, _name(name)) for name in (one, other)]
-        opened = [Adapter(await _unpacked(at, row)) if row else None for row in rows]
+        weights = [await _weights(at, view, row) for row in rows]
     records = [json.loads(row.record) if row else {} for row in rows]
-    apart = await asyncio.to_thread(weights_apart, *opened)
+    apart = await asyncio.to_thread(weights_apart, *weights)
     return {
         "versions": [row.name if row else BASE for row in rows],
         "record": differences(*records),
@@ -218,8 +219,11 @@ async def _export(run: str, version: str, folder: Path, base: Path | None, *, al
         row = await _row(at, view.run_no, _name(version))
         if row is None and alone:
             raise Refused("the base model has no adapter", "Name planner@vN.")
-        unpacked = await _unpacked(at, row) if row else None
-        if alone and unpacked is not None:
+        whole = not view.manifest.hyper.lora_rank
+        if alone and whole:
+            raise Refused("a run that trains all weights has no adapters", "Leave out --adapter.")
+        unpacked = await _unpacked(at, view, row) if row else None
+        if unpacked is not None and (alone or whole):
             await asyncio.to_thread(_copy, unpacked, folder)
             return
         model = view.manifest.roles["planner"].model
@@ -227,12 +231,23 @@ async def _export(run: str, version: str, folder: Path, base: Path | None, *, al
     await asyncio.to_thread(export_merged, where, unpacked, folder)
 
 
-def _copy(adapter: Path, folder: Path) -> None:
+async def _weights(
+    at: Connected, view: RunView, row: PolicyRow | None
+) -> Adapter | Checkpoint | None:
+    """A version's weights. The base model's are needed only where versions are no adapters."""
+    if row is not None:
+        return opened(await _unpacked(at, view, row))
+    if view.manifest.hyper.lora_rank:
+        return None
+    return Checkpoint(base_model_folder(at.settings, view.manifest.roles["planner"].model))
+
+
+def _copy(version: Path, folder: Path) -> None:
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
         raise Refused(f"{folder} is there already", "Name a new folder.") from error
-    for path in adapter.iterdir():
+    for path in version.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
 
 
@@ -275,9 +290,10 @@ async def _row(at: Connected, run_no: int, name: str) -> PolicyRow | None:
     return row
 
 
-async def _unpacked(at: Connected, row: PolicyRow) -> Path:
+async def _unpacked(at: Connected, view: RunView, row: PolicyRow) -> Path:
     store = PostgresArtifacts(at.ledger.pool, artifacts_folder(at.settings))
-    folders = AdapterFolders(store, adapters_folder(at.settings))
+    unpacked = unpack_adapter if view.manifest.hyper.lora_rank else unpack_checkpoint
+    folders = VersionFolders(store, versions_folder(at.settings), unpacked=unpacked)
     name = served_name(row.name, row.adapter_sha256)
     return await folders.ensure(name, row.adapter_sha256)
 

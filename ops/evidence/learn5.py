@@ -25,7 +25,8 @@ from ops.errors import Refused
 from ops.evidence.adapters import random_adapter, shapes_of
 from ops.evidence.record import Claim, Evidence
 from ops.evidence.swaps import Passes, Registry, Rollouts, Store, Told, p99
-from ops.serving.adapters import AdapterFolders
+from ops.serving.folders import VersionFolders
+from ops.serving.placement import Everywhere
 from ops.serving.reconciler import Reconciler
 from ops.serving.replica import VllmReplica
 
@@ -69,9 +70,9 @@ class _Lab:
     @asynccontextmanager
     async def levelled(self, folder: Path) -> AsyncIterator[None]:
         """Keep the server level meanwhile, as the stack's own process does."""
-        folders = AdapterFolders(self.store, folder)
+        folders = VersionFolders(self.store, folder)
         async with self._session, self._replica:
-            reconciler = Reconciler(self.registry, folders, [self._replica], room=_ROOM)
+            reconciler = Reconciler(self.registry, folders, [self._replica], Everywhere(_ROOM))
             self._passes = Passes(reconciler, _POLL_S)
             working = asyncio.create_task(self._passes.run())
             try:

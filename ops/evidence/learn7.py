@@ -33,7 +33,7 @@ from ops.errors import Refused
 from ops.evidence.plain import Comparison, compared
 from ops.evidence.record import Claim, Evidence
 from ops.evidence.swaps import Store
-from ops.serving.adapters import AdapterFolders
+from ops.serving.folders import VersionFolders
 from ops.serving.replica import VllmReplica
 from ops.training.process import Launch
 from ops.training.trainer import EngineTrainer, Machine
@@ -137,7 +137,7 @@ class _Lab:
     async def load(self) -> str:
         """Serve the version that was made; its served name."""
         name = served_name(version_name(1), self.made.adapter_sha256)
-        folder = await AdapterFolders(self._store, self._folder / "adapters").ensure(
+        folder = await VersionFolders(self._store, self._folder / "adapters").ensure(
             name, self.made.adapter_sha256
         )
         async with VllmReplica(self._server) as replica:

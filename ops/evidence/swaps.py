@@ -7,7 +7,8 @@ import hashlib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -105,6 +106,15 @@ class Registry:
         """See the port."""
         names = {self.serving, *self._new, *(+self._held)} - {""}
         return tuple(self._rows[name] for name in sorted(names))
+
+    async def on_base(self) -> tuple[int, ...]:
+        """See the port: a server of adapters has the base model always."""
+        return ()
+
+    @asynccontextmanager
+    async def levelling(self) -> AsyncIterator[bool]:
+        """See the port: there is one reconciler."""
+        yield True
 
 
 class Passes:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ops.serving.lora import Adapter, distance
+from ops.serving.lora import Adapter, Checkpoint, distance
 
 __all__ = ["differences", "weights_apart"]
 
@@ -20,7 +20,9 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, l
     }
 
 
-def weights_apart(one: Adapter | None, other: Adapter | None) -> dict[str, Any]:
+def weights_apart(
+    one: Adapter | Checkpoint | None, other: Adapter | Checkpoint | None
+) -> dict[str, Any]:
     """Return how far apart weights are: how many differ, the norm and the largest value of the
     difference over all, and the norms of those that are farthest.
     """

@@ -10,9 +10,11 @@ import msgspec
 from consumers.effects.model_client import Endpoint
 from ops.connect import Connections
 from ops.models import planner_replicas
-from ops.serving.adapters import AdapterFolders
+from ops.serving.folders import VersionFolders, unpack_adapter, unpack_checkpoint
+from ops.serving.full_weights import FullWeightsReplica
+from ops.serving.placement import Everywhere, Turns
 from ops.serving.reconciler import Reconciler
-from ops.serving.replica import VllmReplica
+from ops.serving.replica import Replica, VllmReplica
 from ops.settings import Settings
 from storage.postgres.artifacts import PostgresArtifacts
 from storage.postgres.policies import PostgresPolicies
@@ -20,10 +22,10 @@ from storage.postgres.pool import open_pool
 
 __all__ = [
     "ServingConfig",
-    "adapters_folder",
     "artifacts_folder",
     "reconciler_of",
     "serving_config",
+    "versions_folder",
 ]
 
 _ROLE: Final = "mia_worker"
@@ -31,15 +33,18 @@ _ROLE: Final = "mia_worker"
 
 class ServingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Paths are absolute. Holds a password, perhaps a key: it travels on standard input or in
-    memory and is never logged. After every pass the file `report` says
-    how all stands.
+    memory and is never logged. After every pass the file `report` says how all stands.
+    `full`: servers hold all weights of one version each, the base model's from its folder `base`.
     """
 
     dsn: str
     artifacts: str
-    adapters: str
+    versions: str
     replicas: tuple[Endpoint, ...]
+    full: bool = False
+    base: str = ""
     room: int
+    turn_s: float
     poll_s: float
     report: str | None = None
 
@@ -54,9 +59,12 @@ def serving_config(
     return ServingConfig(
         dsn=connections.dsn(_ROLE),
         artifacts=str(artifacts_folder(settings)),
-        adapters=str(adapters_folder(settings)),
+        versions=str(versions_folder(settings)),
         replicas=planner_replicas(settings, ports),
+        full=settings.serving.weights == "full",
+        base=settings.training.model,
         room=settings.serving.max_loras,
+        turn_s=settings.serving.turn_s,
         poll_s=settings.serving.poll_s,
         report=str(report) if report else None,
     )
@@ -67,10 +75,12 @@ def artifacts_folder(settings: Settings) -> Path:
     return Path(settings.home).absolute() / "artifacts"
 
 
-def adapters_folder(settings: Settings) -> Path:
-    """Return where adapters are unpacked."""
-    named = settings.serving.folder
-    return (Path(named).expanduser() if named else Path(settings.home) / "adapters").absolute()
+def versions_folder(settings: Settings) -> Path:
+    """Return where versions are unpacked."""
+    serving = settings.serving
+    kind = "checkpoints" if serving.weights == "full" else "adapters"
+    named = Path(serving.folder).expanduser() if serving.folder else Path(settings.home) / kind
+    return named.absolute()
 
 
 @asynccontextmanager
@@ -79,10 +89,15 @@ async def reconciler_of(config: ServingConfig) -> AsyncIterator[Reconciler]:
     async with AsyncExitStack() as stack:
         pool = await open_pool(config.dsn, size=2)
         stack.push_async_callback(pool.close)
-        replicas = [
-            await stack.enter_async_context(VllmReplica(endpoint)) for endpoint in config.replicas
+        kind = FullWeightsReplica if config.full else VllmReplica
+        replicas: list[Replica] = [
+            await stack.enter_async_context(kind(endpoint)) for endpoint in config.replicas
         ]
-        folders = AdapterFolders(
-            PostgresArtifacts(pool, Path(config.artifacts)), Path(config.adapters)
+        folders = VersionFolders(
+            PostgresArtifacts(pool, Path(config.artifacts)),
+            Path(config.versions),
+            unpacked=unpack_checkpoint if config.full else unpack_adapter,
+            base=Path(config.base) if config.base else None,
         )
-        yield Reconciler(PostgresPolicies(pool), folders, replicas, room=config.room)
+        placement = Turns(config.turn_s) if config.full else Everywhere(config.room)
+        yield Reconciler(PostgresPolicies(pool), folders, replicas, placement)

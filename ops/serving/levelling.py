@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from mia_events.learning.versions import is_served_name, served_name
+from mia_events.learning.versions import SERVED_BASE, is_served_name, served_name
 from storage.ports import PolicyRow
 
 __all__ = ["Load", "Unload", "Wanted", "level", "wanted_of"]
@@ -34,9 +34,12 @@ class Unload(msgspec.Struct, frozen=True):
     name: str
 
 
-def wanted_of(versions: Iterable[PolicyRow]) -> tuple[Wanted, ...]:
-    """Return what servers must have, each once: two runs may have come to the same weights."""
-    found = {
+def wanted_of(versions: Iterable[PolicyRow], *, base: bool = False) -> tuple[Wanted, ...]:
+    """Return what servers must have, each once: two runs may have come to the same weights. `base`:
+    the base model too.
+    """
+    found = {Wanted(SERVED_BASE, "")} if base else set()
+    found |= {
         Wanted(served_name(row.name, row.adapter_sha256), row.adapter_sha256) for row in versions
     }
     return tuple(sorted(found))

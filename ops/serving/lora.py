@@ -1,4 +1,6 @@
-"""What an adapter does to the weights it stands on: W + alpha / r * B A, in fp32."""
+"""What a version does to the base model's weights. An adapter adds to them, W + alpha / r * B A, a
+checkpoint takes their place; all in fp32.
+"""
 
 import math
 from collections.abc import Mapping
@@ -10,8 +12,9 @@ import numpy as np
 
 from ops.serving.weights import Array, Weights
 
-__all__ = ["Adapter", "distance"]
+__all__ = ["Adapter", "Checkpoint", "distance", "opened"]
 
+_ADAPTER_CONFIG: Final = "adapter_config.json"
 _PREFIX: Final = "base_model.model."
 _A: Final = ".lora_A.weight"
 _B: Final = ".lora_B.weight"
@@ -36,7 +39,7 @@ class Adapter:
 
     def __init__(self, folder: Path) -> None:
         """Open it. Raises `ValueError` for one that does more than LoRA does."""
-        config = msgspec.json.decode((folder / "adapter_config.json").read_bytes(), type=_Config)
+        config = msgspec.json.decode((folder / _ADAPTER_CONFIG).read_bytes(), type=_Config)
         special = (config.use_dora, config.fan_in_fan_out, config.rank_pattern)
         if any(special) or config.alpha_pattern or config.modules_to_save:
             raise ValueError(f"{folder.name} is no plain LoRA adapter: it cannot be merged here")
@@ -60,9 +63,37 @@ class Adapter:
         return self._scale * product
 
 
-def distance(one: Adapter | None, other: Adapter | None) -> Mapping[str, tuple[float, float]]:
-    """How far two versions' weights are apart, None for the base model: by the name of each weight
-    that differs, the norm (Frobenius) and the largest absolute value of the difference.
+class Checkpoint:
+    """An unpacked checkpoint, by the names of its weights: it changes nothing to all of them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open it. Raises `ValueError` for a folder without weights."""
+        shards = [Weights(path) for path in sorted(folder.glob("*.safetensors"))]
+        if not shards:
+            raise ValueError(f"{folder} is no checkpoint with safetensors")
+        self._shards = {name: shard for shard in shards for name in shard.shapes}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All weights."""
+        return frozenset(self._shards)
+
+    def change(self, name: str) -> Array:
+        """The weight itself. Raises `KeyError` for one that it has not."""
+        return self._shards[name][name]
+
+
+def opened(folder: Path) -> Adapter | Checkpoint:
+    """Open a version, of whichever kind. Raises `ValueError`."""
+    return Adapter(folder) if (folder / _ADAPTER_CONFIG).exists() else Checkpoint(folder)
+
+
+def distance(
+    one: Adapter | Checkpoint | None, other: Adapter | Checkpoint | None
+) -> Mapping[str, tuple[float, float]]:
+    """How far two versions of a kind are apart, None for the base model under adapters: by the name
+    of each weight that differs, the norm (Frobenius) and the largest absolute value of the
+    difference.
     """
     names = set().union(*(adapter.names for adapter in (one, other) if adapter))
     found = {}

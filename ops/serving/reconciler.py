@@ -9,8 +9,9 @@ import msgspec
 import structlog
 
 from mia_events.learning.versions import is_served_name
-from ops.serving.adapters import AdapterFolders
+from ops.serving.folders import VersionFolders
 from ops.serving.levelling import Load, Unload, Wanted, level, wanted_of
+from ops.serving.placement import Placement
 from ops.serving.replica import Away, Declined, Replica
 from storage.ports import Policies
 
@@ -19,6 +20,7 @@ __all__ = ["Level", "Reconciler", "Standing"]
 _log = structlog.get_logger(__name__)
 #: What was declined, or cannot be made, is tried again after so long.
 _AGAIN_S: Final = 30.0
+_ANOTHER: Final = "another process is bringing the servers level"
 #: A folder stays that long after nobody wants it: a server may still read it for a late request.
 _KEEP_S: Final = 3_600.0
 
@@ -47,60 +49,111 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
         return not self.problem and not any(one.problem for one in self.replicas)
 
 
-class Reconciler:
-    """Compares and mends. Any number may run: whatever one does, another finds done.
+class _Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server has before a pass; without `names`, why nobody knows."""
 
-    `room` is how many versions a server was started for; more are loaded all the same, and said.
+    address: str
+    names: frozenset[str] | None = None
+    problem: str = ""
+
+
+class Reconciler:
+    """Compares and mends, as `placement` wants it. Any number may run: whatever one does, another
+    finds done; where a placement is exclusive, one works at a time.
     """
 
     def __init__(
         self,
         policies: Policies,
-        folders: AdapterFolders,
+        folders: VersionFolders,
         replicas: Sequence[Replica],
-        *,
-        room: int,
+        placement: Placement,
     ) -> None:
         self._policies, self._folders, self._replicas = policies, folders, tuple(replicas)
-        self._room = room
+        self._placement = placement
         self._not_before: dict[tuple[str, str], float] = {}
         self._told: dict[str, str] = {}
 
     async def once(self) -> Level:
         """Bring all level as far as that goes now. Raises `Unavailable` without the database."""
-        wanted = wanted_of(await self._policies.wanted())
-        self._tell("registry", self._crowded(wanted))
-        standings = await asyncio.gather(*(self._mend(one, wanted) for one in self._replicas))
-        if all(not one.problem for one in standings):
+        if not self._placement.exclusive:
+            return await self._once(mine=True)
+        async with self._policies.levelling() as mine:
+            return await self._once(mine=mine)
+
+    async def _once(self, *, mine: bool) -> Level:
+        base = self._placement.exclusive and bool(await self._policies.on_base())
+        wanted = wanted_of(await self._policies.wanted(), base=base)
+        problem = self._placement.problem(wanted, len(self._replicas))
+        self._tell("registry", problem)
+        found = await asyncio.gather(*(self._found(one) for one in self._replicas))
+        held = {one.address: one.names for one in found if one.names is not None}
+        now = asyncio.get_running_loop().time()
+        failing = {name for (_, name), until in self._not_before.items() if until > now}
+        shares = self._placement.shares(wanted, held, now=now, failing=failing) if mine else {}
+        needed = {one.name for one in wanted}
+        standings = await asyncio.gather(
+            *(
+                self._mend(replica, shares.get(replica.address), one, needed)
+                for replica, one in zip(self._replicas, found, strict=True)
+            )
+        )
+        if mine and all(not one.problem for one in standings):
             keep = {name for one in standings for name in one.serves} | {w.name for w in wanted}
             await asyncio.to_thread(self._folders.forget, keep, idle_s=_KEEP_S)
-        problem = self._crowded(wanted)
         return Level(
-            at=datetime.now(UTC), wanted=wanted, replicas=tuple(standings), problem=problem
+            at=datetime.now(UTC),
+            wanted=wanted,
+            replicas=tuple(standings),
+            problem=problem if mine else _ANOTHER,
         )
 
-    async def _mend(self, replica: Replica, wanted: Sequence[Wanted]) -> Standing:
+    async def _found(self, replica: Replica) -> _Found:
         try:
-            found = {name for name in await replica.present() if is_served_name(name)}
-            standing = await self._level(replica, wanted, found)
-        except Away as error:
-            standing = Standing(address=replica.address, problem=f"away: {error}")
+            names = await replica.present()
+        except (Away, Declined) as error:
+            why = f"away: {error}" if isinstance(error, Away) else str(error)
+            return _Found(address=replica.address, problem=why)
+        return _Found(address=replica.address, names=frozenset(filter(is_served_name, names)))
+
+    async def _mend(
+        self, replica: Replica, share: Sequence[Wanted] | None, found: _Found, needed: set[str]
+    ) -> Standing:
+        """Bring a server level with its share; None: it is left as it is. What is `needed` at
+        another one may stay.
+        """
+        names = found.names
+        if names is None:
+            standing = Standing(address=replica.address, problem=found.problem)
+        elif share is None:
+            standing = Standing(address=replica.address, serves=tuple(sorted(names)))
+        else:
+            try:
+                standing = await self._level(replica, share, names, needed)
+            except Away as error:
+                standing = Standing(address=replica.address, problem=f"away: {error}")
         self._tell(replica.address, standing.problem)
         return standing
 
-    async def _level(self, replica: Replica, wanted: Sequence[Wanted], found: set[str]) -> Standing:
+    async def _level(
+        self, replica: Replica, share: Sequence[Wanted], names: frozenset[str], needed: set[str]
+    ) -> Standing:
         loaded: list[str] = []
         unloaded: list[str] = []
         problems: list[str] = []
-        for action in level(wanted, found):
+        for action in level(share, names):
+            if isinstance(action, Unload) and action.name in needed:
+                continue
             problem = await self._try(replica, action)
             if problem:
                 problems.append(f"{action.name}: {problem}")
             else:
                 (loaded if isinstance(action, Load) else unloaded).append(action.name)
+        if loaded or unloaded:
+            names = frozenset(filter(is_served_name, await replica.present()))
         return Standing(
             address=replica.address,
-            serves=tuple(sorted({*found, *loaded} - {*unloaded})),
+            serves=tuple(sorted(names)),
             loaded=tuple(loaded),
             unloaded=tuple(unloaded),
             problem="; ".join(problems),
@@ -128,15 +181,6 @@ class Reconciler:
         wanted = action.wanted
         folder = await self._folders.ensure(wanted.name, wanted.adapter_sha256)
         await replica.load(wanted.name, folder)
-
-    def _crowded(self, wanted: Sequence[Wanted]) -> str:
-        if len(wanted) <= self._room:
-            return ""
-        return (
-            f"{len(wanted)} versions are wanted and servers were started for {self._room}: those"
-            " push each other out; start them with more and set serving.max_loras, or let fewer"
-            " runs train at once"
-        )
 
     def _tell(self, about: str, problem: str) -> None:
         """Say what changed, once."""

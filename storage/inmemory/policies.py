@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 import msgspec
@@ -27,6 +28,7 @@ class InMemoryPolicies:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._levelling = False
 
     async def list(self, run_no: int) -> tuple[PolicyRow, ...]:
         """See the port."""
@@ -39,6 +41,21 @@ class InMemoryPolicies:
     async def wanted(self) -> tuple[PolicyRow, ...]:
         """See the port."""
         return tuple(row for row in self._db.policies.values() if self._is_wanted(row))
+
+    async def on_base(self) -> tuple[int, ...]:
+        """See the port."""
+        alive = [run for run in self._db.runs.values() if run.state != ENDED]
+        return tuple(run.run_no for run in alive if BASE in {run.policy, *self._named(run)})
+
+    @asynccontextmanager
+    async def levelling(self) -> AsyncIterator[bool]:
+        """See the port."""
+        mine, self._levelling = not self._levelling, True
+        try:
+            yield mine
+        finally:
+            if mine:
+                self._levelling = False
 
     def _is_wanted(self, row: PolicyRow) -> bool:
         run = self._db.runs[row.run_no]

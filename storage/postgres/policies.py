@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ from storage.postgres.pool import answering
 from storage.postgres.sql import queries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from uuid import UUID
 
     import asyncpg
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from storage.postgres.pool import Connection
 
 _Q: Final = queries("policies")
+#: The advisory lock of whoever brings servers level.
+_LEVELLING: Final = 0x6D69615F6C766C
 _SHAS: Final = ("adapter_sha", "optimizer_sha", "data_sha")
 
 
@@ -46,6 +49,27 @@ class PostgresPolicies:
         """See the port."""
         async with answering():
             return tuple(map(_policy, await self._pool.fetch(_Q["wanted"])))
+
+    async def on_base(self) -> tuple[int, ...]:
+        """See the port."""
+        async with answering():
+            return tuple(row["run_no"] for row in await self._pool.fetch(_Q["on_base"]))
+
+    @asynccontextmanager
+    async def levelling(self) -> AsyncIterator[bool]:
+        """See the port. The lock is the connection's: it ends with it, whatever becomes of us."""
+        async with answering():
+            connection = await self._pool.acquire()
+        mine = False
+        try:
+            async with answering():
+                mine = bool(await connection.fetchval(_Q["begin_levelling"], _LEVELLING))
+            yield mine
+        finally:
+            async with answering():
+                if mine and not connection.is_closed():
+                    await connection.execute(_Q["end_levelling"], _LEVELLING)
+                await self._pool.release(connection)
 
 
 class GroupsUsed(ValueError):

@@ -54,3 +54,37 @@ WITH alive AS (
 )
 SELECT p.* FROM policy AS p WHERE (p.run_no, p.name) IN (SELECT n.run_no, n.name FROM named AS n)
 ORDER BY p.run_no, p.number
+
+-- name: on_base
+-- The same of the base model, which has no row here: runs that have not ended and may name it.
+SELECT r.run_no FROM run AS r WHERE r.state NOT IN ('ended', 'purged') AND (
+    r.policy = 'base'
+    OR EXISTS (SELECT FROM batch AS b WHERE b.run_no = r.run_no AND b.status <> 'ended' AND b.policy = 'base')
+    OR EXISTS (
+        SELECT FROM generation AS g
+        WHERE g.run_no = r.run_no AND g.number >= r.sealed_gen - r.lag AND g.policy = 'base'
+    )
+    OR EXISTS (
+        SELECT FROM active AS a JOIN question AS q ON q.id = a.stream
+        WHERE a.run_no = r.run_no AND a.kind = 2 AND q.policy = 'base'
+    )
+    OR EXISTS (SELECT FROM policy AS c WHERE c.run_no = r.run_no AND c.state = 'candidate' AND c.parent = 'base')
+    OR EXISTS (
+        SELECT FROM active AS a CROSS JOIN LATERAL (
+            SELECT convert_from(e.body, 'UTF8')::jsonb ->> 'best' AS best FROM event AS e
+            WHERE e.run_no = a.run_no AND e.stream = a.stream AND e.type = 'learner.sealed' AND e.body IS NOT NULL
+              AND convert_from(e.body, 'UTF8')::jsonb ? 'best'
+            ORDER BY e.seq DESC LIMIT 1
+        ) AS s
+        WHERE a.run_no = r.run_no AND a.kind = 4 AND s.best = 'base'
+    )
+)
+ORDER BY r.run_no
+
+-- name: begin_levelling
+-- Whether nobody else is bringing servers level; until `end_levelling`, or the connection's end, nobody may.
+SELECT pg_try_advisory_lock($1)
+
+-- name: end_levelling
+-- Let others.
+SELECT pg_advisory_unlock($1)

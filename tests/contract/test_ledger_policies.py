@@ -389,3 +389,35 @@ async def test_a_failed_live_batch_uses_up_one_batch_of_groups(workbench: Workbe
     await workbench.step(learner, failed, policy=PolicyWrite(batch=0, groups=None))
     view = await workbench.ledger.run(run)
     assert [2] == [c.position for c in (await workbench.ledger.candidates(view.id, 1)).items]
+
+
+async def test_the_base_model_is_wanted_while_a_run_may_name_it(workbench: Workbench) -> None:
+    """It serves until a version does; afterwards while something is pinned to it, or it is best."""
+    run = await _ended_batches(workbench)
+    assert run in await workbench.policies.on_base()
+    await _train(workbench, run)
+    assert run in await workbench.policies.on_base()
+    await _seal(workbench, run, "promoted", "planner@v1")
+    assert run not in await workbench.policies.on_base()
+    await workbench.ports.runs.set_policy((await workbench.ledger.run(run)).name, "base")
+    assert run in await workbench.policies.on_base()
+
+
+async def test_the_base_model_is_wanted_while_it_is_the_best(workbench: Workbench) -> None:
+    """A version within the margin serves, and is not the best for that."""
+    run = await _ended_batches(workbench)
+    await _train(workbench, run)
+    await _seal(workbench, run, "promoted", "planner@v1", best="base")
+    assert run in await workbench.policies.on_base()
+
+
+async def test_one_at_a_time_brings_servers_level(workbench: Workbench) -> None:
+    """Whoever comes second is told so, and may when the first has ended."""
+    policies = workbench.policies
+    async with policies.levelling() as first:
+        async with policies.levelling() as second:
+            assert (True, False) == (first, second)
+        async with policies.levelling() as again:
+            assert not again
+    async with policies.levelling() as later:
+        assert later

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from consumers.effects.model_client import Endpoint
+from consumers.train.packing import pack
 from mia_events.steps import Manifest, ModelChoice
 from ops.cli.main import application
 from ops.errors import Refused
@@ -47,12 +48,34 @@ FROM run AS r JOIN active AS a ON a.run_no = r.run_no AND a.kind = 4 WHERE r.nam
 """
 
 
+_EXCHANGE = "UPDATE policy SET adapter_sha = $2 WHERE number = $1"
+_NO_ADAPTERS = """
+UPDATE run SET manifest = convert_to(jsonb_set(convert_from(manifest, 'UTF8')::jsonb,
+                                               '{hyper,lora_rank}', '0')::text, 'UTF8')
+"""
+
+
 class _Lab:
     """A database with the run `r`, its versions, and the command `mia` on it."""
 
     def __init__(self, stack: StackThread, home: Path) -> None:
         self._stack, self.home = stack, home
         self.dsn = ""
+
+    async def whole(self) -> None:
+        """Make the versions whole checkpoints of a run that trains all weights."""
+        connection = await asyncpg.connect(self.dsn)
+        ledger = await PostgresLedger.open(self.dsn, sealed=True, size=1)
+        try:
+            store = PostgresArtifacts(ledger.pool, self.home / "artifacts")
+            for number in (1, 2):
+                tensors = safetensors({_Q: np.full((2, 2), number, dtype=np.float32)})
+                sha = await store.put(pack({"config.json": b"{}", "model.safetensors": tensors}))
+                await connection.execute(_EXCHANGE, number, bytes.fromhex(sha))
+            await connection.execute(_NO_ADAPTERS)
+        finally:
+            await ledger.close()
+            await connection.close()
 
     async def prepare(self) -> None:
         """Make it: version 1 was promoted and serves, version 2 was held back."""
@@ -187,6 +210,30 @@ def test_a_version_is_exported_merged_or_as_its_adapter(lab: _Lab, tmp_path: Pat
     }
 
 
+def test_a_version_of_all_weights_is_exported_and_compared_whole(
+    stack: StackThread,
+    lab: _Lab,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It needs no base model; there is no adapter of it. The base model is compared as it lies."""
+    stack.run(lab.whole())
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "model.safetensors").write_bytes(safetensors({_Q: np.zeros((2, 2), dtype=np.float32)}))
+    monkeypatch.setenv("MIA_TRAINING__MODEL", str(base))
+    _mia("export", "r", "2", str(tmp_path / "two"))
+    assert [[2.0, 2.0]] * 2 == Weights(tmp_path / "two" / "model.safetensors")[_Q].tolist()
+    with pytest.raises(Refused, match="no adapters"):
+        _mia("export", "r", "2", str(tmp_path / "adapter"), "--adapter")
+    for other, apart in (("1", (1, 2.0, 1.0)), ("base", (1, 4.0, 2.0))):
+        capsys.readouterr()
+        _mia("diff", "r", other, "2")
+        told = json.loads(capsys.readouterr().out)["weights"]
+        assert apart == (told["differ"], told["norm"], told["largest"])
+
+
 def test_what_a_run_learns_is_told_line_by_line(
     lab: _Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,8 +300,9 @@ def _config(lab: _Lab, server: LoraServer) -> ServingConfig:
     return ServingConfig(
         dsn=lab.role_dsn(),
         artifacts=str(lab.home / "artifacts"),
-        adapters=str(lab.home / "adapters"),
+        versions=str(lab.home / "adapters"),
         replicas=(Endpoint(base_url=server.url),),
         room=4,
+        turn_s=20.0,
         poll_s=1.0,
     )

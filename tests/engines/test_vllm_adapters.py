@@ -18,7 +18,8 @@ from ops.embedded.supervisor import Supervisor
 from ops.embedded.vllm_server import CHAT_MODEL, Adapters, VllmServer, chat_server
 from ops.environments import find_serve_environment, serve_folder
 from ops.evidence.adapters import random_adapter
-from ops.serving.adapters import AdapterFolders
+from ops.serving.folders import VersionFolders
+from ops.serving.placement import Everywhere
 from ops.serving.reconciler import Reconciler
 from ops.serving.replica import Replica, VllmReplica
 from tests.support.registry import MemoryArtifacts, MemoryPolicies
@@ -93,7 +94,9 @@ async def test_every_version_answers_with_its_own_weights(
     ]
     endpoint = Endpoint(base_url=server.base_url)
     async with VllmReplica(endpoint) as replica, ModelClient({"planner": endpoint}) as models:
-        reconciler = Reconciler(policies, AdapterFolders(artifacts, tmp_path), [replica], room=3)
+        reconciler = Reconciler(
+            policies, VersionFolders(artifacts, tmp_path), [replica], Everywhere(3)
+        )
         with pytest.raises(Late, match="does not serve"):
             await models.chat(_call("planner@v1"), served=names[0])
         assert (await reconciler.once()).is_level
@@ -118,7 +121,9 @@ async def test_the_base_model_is_itself_beside_as_many_versions_as_fit(
     }
     endpoint = Endpoint(base_url=supervised[1].base_url)
     async with VllmReplica(endpoint) as replica, ModelClient({"planner": endpoint}) as models:
-        reconciler = Reconciler(policies, AdapterFolders(artifacts, tmp_path), [replica], room=3)
+        reconciler = Reconciler(
+            policies, VersionFolders(artifacts, tmp_path), [replica], Everywhere(3)
+        )
         assert (await reconciler.once()).is_level
         alone = await models.chat(_call(CHAT_MODEL))
         versions = [models.chat(_call(f"planner@v{n}"), served=name) for n, name in names.items()]
@@ -137,7 +142,9 @@ async def test_versions_come_back_after_a_kill(
     name = policies.register(7, await artifacts.put(_adapter(7, scale=0.3)))
     endpoint = Endpoint(base_url=server.base_url)
     async with VllmReplica(endpoint) as replica, ModelClient({"planner": endpoint}) as models:
-        reconciler = Reconciler(policies, AdapterFolders(artifacts, tmp_path), [replica], room=3)
+        reconciler = Reconciler(
+            policies, VersionFolders(artifacts, tmp_path), [replica], Everywhere(3)
+        )
         await reconciler.once()
         before = await models.chat(_call("planner@v7"), served=name)
         child = supervisor.child(server.name)

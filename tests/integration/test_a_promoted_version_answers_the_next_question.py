@@ -1,7 +1,7 @@
 """What an operator promotes is loaded at the planner's server and answers what opens from there on.
 
 Kafka, Postgres, workers and the process that keeps servers level are real, the server's models are
-scripted; it takes adapters as vLLM does.
+scripted; it takes adapters, or exchanges all its weights, as vLLM does.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from mia_events.learning.versions import is_served_name
+from consumers.train.packing import pack, unpack
+from mia_events.learning.versions import SERVED_BASE, held_by, is_served_name
 from ops.connect import connections
 from ops.embedded.state import free_port
 from ops.evidence.adapters import random_adapter
@@ -47,7 +48,8 @@ WHERE r.name = $1 AND p.type = 'rollout.opened' AND p.at > $2
 class _Server:
     """The scripted model in a process that can be killed and started again."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
         self._port = free_port(set())
         self._open = contextlib.ExitStack()
         self.base_url = f"http://127.0.0.1:{self._port}/v1"
@@ -59,21 +61,34 @@ class _Server:
         self._open.close()
 
     def versions(self) -> list[str]:
-        with urllib.request.urlopen(f"{self.base_url}/models", timeout=5) as reply:
-            return [card["id"] for card in json.load(reply)["data"] if is_served_name(card["id"])]
+        if self.kind == "full":
+            held = held_by(_got(self.base_url.removesuffix("v1") + "weight_info")["weight_version"])
+            return [held] if held and held != SERVED_BASE else []
+        cards = _got(f"{self.base_url}/models")["data"]
+        return [card["id"] for card in cards if is_served_name(card["id"])]
+
+    @property
+    def base(self) -> str:
+        """What a reply of the base model is recorded as."""
+        return SERVED_BASE if self.kind == "full" else "scripted"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[_Server]:
+def _got(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=5) as reply:
+        return json.load(reply)
+
+
+@pytest.fixture(scope="module", params=["adapters", "full"])
+def server(request: pytest.FixtureRequest) -> Iterator[_Server]:
     """Serve; stopped at the end."""
-    server = _Server()
+    server = _Server(request.param)
     server.start()
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="module")
-def mia(server: _Server) -> Iterator[Mia]:
+def mia(server: _Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mia]:
     """Give the command on a stack that is up and may train, with a version in its registry."""
     home = new_home()
     mia = Mia(
@@ -81,13 +96,14 @@ def mia(server: _Server) -> Iterator[Mia]:
         MIA_EMBEDDED__WORKERS="true",
         MIA_TRAINING__ENABLED="true",
         MIA_TRAINING__FOLDER=str(home / "nobody-trains-here"),
-        MIA_MODELS__DEFAULT__BASE_URL=server.base_url,
+        MIA_MODELS__DEFAULT__BASE_URL=server.base_url.replace("127.0.0.1", "localhost"),
         MIA_MODELS__DEFAULT__MODEL="scripted",
+        **(_full_weights(server, tmp_path_factory.mktemp("base")) if server.kind == "full" else {}),
     )
     try:
         mia.up()
         assert 0 == mia("run", "create", _RUN).returncode
-        asyncio.run(_register(mia))
+        asyncio.run(_register(mia, _checkpoint() if server.kind == "full" else random_adapter(1)))
         yield mia
     finally:
         stopped = mia("down")
@@ -95,11 +111,28 @@ def mia(server: _Server) -> Iterator[Mia]:
     assert stopped.returncode == 0, stopped.stderr
 
 
-async def _register(mia: Mia) -> None:
+def _full_weights(server: _Server, base: Path) -> dict[str, str]:
+    """Settings of a planner with a server of its own; the other roles' are at another address."""
+    for name, content in unpack(_checkpoint()).items():
+        (base / name).write_bytes(content)
+    return {
+        "MIA_SERVING__WEIGHTS": "full",
+        "MIA_SERVING__TURN_S": "1",
+        "MIA_TRAINING__MODEL": str(base),
+        "MIA_MODELS__PLANNER__BASE_URL": server.base_url,
+        "MIA_MODELS__PLANNER__MODEL": "scripted",
+    }
+
+
+def _checkpoint() -> bytes:
+    return pack({"config.json": b"{}", "model.safetensors": b""})
+
+
+async def _register(mia: Mia, version: bytes) -> None:
     pool = await open_pool(connections(mia.settings()).dsn("mia_worker"), size=1)
     try:
         store = PostgresArtifacts(pool, mia.home.root / "artifacts")
-        sha = await store.put(random_adapter(1))
+        sha = await store.put(version)
         await pool.execute(_REGISTER, _RUN, bytes.fromhex(sha), uuid.uuid4())
     finally:
         await pool.close()
@@ -136,7 +169,7 @@ def test_a_promoted_version_answers_until_it_is_taken_back(
 ) -> None:
     """Its weights are loaded while the stack runs, and go when nobody may ask for them."""
     assert "policies" in mia.pids()
-    assert [("scripted", "base")] == _ask(mia, tmp_path, "Which river is the longest?")
+    assert [(server.base, "base")] == _ask(mia, tmp_path, "Which river is the longest?")
     assert [] == server.versions()
     promoted = mia("policy", "promote", _RUN, "1")
     assert 0 == promoted.returncode, promoted.stderr
@@ -146,7 +179,7 @@ def test_a_promoted_version_answers_until_it_is_taken_back(
     assert answered_by.startswith("planner@v1-")
     taken = mia("policy", "rollback", _RUN)
     assert 0 == taken.returncode, taken.stderr
-    assert [("scripted", "base")] == _ask(mia, tmp_path, "Which river is the third longest?")
+    assert [(server.base, "base")] == _ask(mia, tmp_path, "Which river is the third longest?")
     _until(lambda: not server.versions(), 30)
 
 

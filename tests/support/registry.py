@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -34,12 +36,16 @@ class MemoryArtifacts:
 
 
 class MemoryPolicies:
-    """The port over lists; `served` names the versions that are wanted."""
+    """The port over lists; `served` names the versions that are wanted, `base` is whether the base
+    model is.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[tuple[int, str], PolicyRow] = {}
         self.served: set[tuple[int, str]] = set()
         self.reads = 0
+        self.base = False
+        self.busy = False
 
     def register(
         self, number: int, adapter_sha256: str, *, run_no: int = 1, state: PolicyState = "promoted"
@@ -75,3 +81,12 @@ class MemoryPolicies:
     async def wanted(self) -> tuple[PolicyRow, ...]:
         """See the port."""
         return tuple(self.rows[key] for key in sorted(self.served))
+
+    async def on_base(self) -> tuple[int, ...]:
+        """See the port."""
+        return (1,) if self.base else ()
+
+    @asynccontextmanager
+    async def levelling(self) -> AsyncIterator[bool]:
+        """See the port; `busy`: somebody else is at it."""
+        yield not self.busy

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.serving.adapters import unpack_adapter
+from ops.serving.folders import unpack_adapter
 from ops.serving.replica import Declined, Replica
 
 __all__ = ["ReplicaSuite"]

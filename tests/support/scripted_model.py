@@ -28,6 +28,7 @@ from aiohttp import web
 from tests.support.lora_server import LoraRoutes
 from tests.support.scripted_faults import Fate, Faults, fate_of
 from tests.support.scripted_replies import Asked, logprob_of, reply_to, tokens_of, vector_of
+from tests.support.weights_server import WeightsRoutes
 
 
 class ScriptedModel:
@@ -37,7 +38,8 @@ class ScriptedModel:
     counts the calls that were paid for twice; embeddings of one text are asked for again.
 
     A `signed` reply names its request in its field `model`, so that whoever finds it recorded knows
-    which request it answers; `chat_times` tells when each chat was asked for (UNIX time).
+    which request it answers; `chat_times` tells when each chat was asked for (UNIX time), `held`
+    how many of each task were answered by which weights, where they are exchanged.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class ScriptedModel:
         self.signed = signed
         self.models = frozenset(models)
         self.lora = LoraRoutes()
+        self.weights = WeightsRoutes()
+        self.held: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.asked: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
         self.tasks: Counter[str] = Counter()
@@ -73,6 +77,7 @@ class ScriptedModel:
             "total": self.asked.total(),
             "repeated_chats": sum(self.served[digest] > 1 for digest in self.chats),
             "chat_times": self.chat_times,
+            "held": self.held,
             "peak": self.peak,
         }
 
@@ -83,6 +88,7 @@ class ScriptedModel:
         app.router.add_post("/v1/embeddings", self._embeddings)
         app.router.add_get("/v1/models", self._models)
         self.lora.add_to(app)
+        self.weights.add_to(app)
         app.router.add_get("/health", self._health)
         app.router.add_get("/_stats", self._stats)
         app.router.add_post("/_reset", self._reset)
@@ -106,6 +112,13 @@ class ScriptedModel:
             return self._error(400, f"no chat request: {error!r}")
         if self.models and asked.model not in {*self.models, *self.lora.adapters}:
             return self._error(404, f"the model `{asked.model}` does not exist")
+        async with self.weights.answering() as held:
+            self.held[held][asked.task] += 1
+            return await self._answer(request, wanted, asked, body)
+
+    async def _answer(
+        self, request: web.Request, wanted: dict[str, Any], asked: Asked, body: bytes
+    ) -> web.StreamResponse:
         self.tasks[asked.task] += 1
         self.chats.add(sha256(body).hexdigest())
         self.chat_times[sha256(body).hexdigest()].append(time.time())
@@ -190,6 +203,7 @@ class ScriptedModel:
             counter.clear()
         self.chats.clear()
         self.chat_times.clear()
+        self.held.clear()
         self.peak = 0
         return web.Response(text="")
 

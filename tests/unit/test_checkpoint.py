@@ -10,9 +10,9 @@ import pytest
 from consumers.train.packing import pack
 from ops.errors import Refused
 from ops.evidence.adapters import lora_config, random_adapter, safetensors
-from ops.serving.adapters import unpack_adapter
 from ops.serving.checkpoint import export_merged
 from ops.serving.compare import differences, weights_apart
+from ops.serving.folders import unpack_adapter
 from ops.serving.lora import Adapter, distance
 from ops.serving.weights import Weights, write_weights
 

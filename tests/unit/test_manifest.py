@@ -90,6 +90,35 @@ def test_a_run_that_trains_fits_the_servers_of_the_planner() -> None:
         manifest_of(here, train=True, hyper={"lora_rank": 0}, **wide)
 
 
+def test_a_run_that_trains_all_weights_needs_servers_of_its_own(tmp_path: Path) -> None:
+    """Where versions take each other's place, and the base model comes back from its folder."""
+    full = {
+        **_TRAINS,
+        "MIA_SERVING__WEIGHTS": "full",
+        "MIA_MODELS__PLANNER__BASE_URL": "http://planner/v1",
+        "MIA_MODELS__PLANNER__MODEL": "planner",
+    }
+    wide = {"mode": "batch", "rollouts": 2, "train": True, "hyper": {"lora_rank": 0}}
+    here = load_settings(environ={**full, "MIA_TRAINING__MODEL": str(tmp_path)})
+    assert 0 == manifest_of(here, **wide).hyper.lora_rank
+    with pytest.raises(Refused, match=r"would train an adapter"):
+        manifest_of(here, **{**wide, "hyper": {"lora_rank": 4}})
+    with pytest.raises(Refused, match=r"where the base model's weights lie"):
+        manifest_of(load_settings(environ=full), **wide)
+    shared = load_settings(
+        environ={
+            **full,
+            "MIA_MODELS__JUDGE__BASE_URL": "http://planner/v1/",
+            "MIA_MODELS__JUDGE__MODEL": "planner",
+        }
+    )
+    with pytest.raises(Refused, match=r"the judge is served where"):
+        manifest_of(shared, **wide)
+    embedded = {**_TRAINS, "MIA_SERVING__WEIGHTS": "full"}
+    with pytest.raises(Refused, match=r"embedded vLLM serves every role"):
+        manifest_of(load_settings(environ=embedded), **wide)
+
+
 def test_roles_use_the_embedded_servers_or_their_own_endpoint() -> None:
     """Without a base_url a role is served by vLLM here: the embedder by its own server."""
     settings = load_settings(environ={"MIA_MODELS__JUDGE__BASE_URL": "http://judge/v1"})

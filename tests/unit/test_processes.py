@@ -193,5 +193,5 @@ def test_versions_are_served_where_runs_may_train(tmp_path: Path) -> None:
     config = msgspec.json.decode(found["policies"].stdin, type=ServingConfig)
     assert ["http://models/v1"] == [replica.base_url for replica in config.replicas]
     assert "//mia_worker:" in config.dsn
-    assert str(tmp_path / "home" / "adapters") == config.adapters
+    assert str(tmp_path / "home" / "adapters") == config.versions
     assert ("kafka", "postgres") == found["policies"].depends_on  # both are prepared first

@@ -10,7 +10,8 @@ import pytest_asyncio
 
 from consumers.effects.model_client import Endpoint
 from ops.evidence.adapters import random_adapter
-from ops.serving.adapters import AdapterFolders
+from ops.serving.folders import VersionFolders
+from ops.serving.placement import Everywhere
 from ops.serving.reconciler import Reconciler
 from ops.serving.replica import VllmReplica
 from tests.support.lora_server import LoraServer, lora_server
@@ -43,8 +44,10 @@ async def lab(tmp_path: Path) -> AsyncIterator[_Lab]:
             await stack.enter_async_context(VllmReplica(Endpoint(base_url=server.url)))
             for server in servers
         ]
-        folders = AdapterFolders(artifacts, tmp_path / "adapters")
-        yield _Lab(artifacts, policies, servers, Reconciler(policies, folders, replicas, room=2))
+        folders = VersionFolders(artifacts, tmp_path / "adapters")
+        yield _Lab(
+            artifacts, policies, servers, Reconciler(policies, folders, replicas, Everywhere(2))
+        )
 
 
 async def test_what_is_wanted_is_loaded_everywhere_and_what_is_not_is_unloaded(lab: _Lab) -> None:
@@ -78,8 +81,8 @@ async def test_a_server_that_is_away_holds_nobody_up(lab: _Lab, tmp_path: Path) 
         replicas = [
             await stack.enter_async_context(VllmReplica(Endpoint(base_url=url))) for url in urls
         ]
-        folders = AdapterFolders(lab.artifacts, tmp_path / "adapters")
-        level = await Reconciler(lab.policies, folders, replicas, room=2).once()
+        folders = VersionFolders(lab.artifacts, tmp_path / "adapters")
+        level = await Reconciler(lab.policies, folders, replicas, Everywhere(2)).once()
     here, away = level.replicas
     assert (name,) == here.serves
     assert "away" in away.problem
