@@ -59,11 +59,18 @@ def test_loss_gradients_and_step_are_those_of_plain_torch(
     _assert_equal(_compared(tmp_path, model, updates.job(hyper)), tensors)
 
 
-def test_a_second_version_goes_on_where_the_first_was(model: Path, tmp_path: Path) -> None:
-    """Adapter and moments of the parent, and a divergence from the base model that is not 0."""
-    trained = asyncio.run(updates.trainer(tmp_path, model).train(updates.job(_hyper(lr=1e-2))))
-    work = updates.next_job(trained, _hyper(kl=0.5))
-    _assert_equal(_compared(tmp_path, model, work), tensors=28)
+@pytest.mark.parametrize(
+    "hyper, tensors",
+    [(_hyper(kl=0.5), 28), (_hyper(lora_rank=0), 20)],
+    ids=["an adapter and its divergence from the base model", "every weight"],
+)
+def test_a_second_version_goes_on_where_the_first_was(
+    hyper: Hyper, tensors: int, model: Path, tmp_path: Path
+) -> None:
+    """With the weights and moments of its parent."""
+    first = msgspec.structs.replace(hyper, lr=1e-2, kl=0.0)
+    trained = asyncio.run(updates.trainer(tmp_path, model).train(updates.job(first)))
+    _assert_equal(_compared(tmp_path, model, updates.next_job(trained, hyper)), tensors)
 
 
 def test_two_processes_share_an_update(model: Path, tmp_path: Path) -> None:
