@@ -23,7 +23,7 @@ _TRAINED, _SKIPPED = "trained", "optimizer skipped"
 #: A rate that leaves every weight as it is: the same run, but for the step.
 _RATES: Final = {_TRAINED: 1e-3, _SKIPPED: 1e-30}
 _SEEDS: Final = (1, 2, 3)
-_UPDATES, _SHORT = 12, 2
+_UPDATES, _SHORT = 8, 2
 #: Without steps it stays what it is: as many measurements as are compared are enough.
 _UPDATES_SKIPPED: Final = 3
 _HOLDOUT: Final = 32
