@@ -15,15 +15,13 @@ import secrets
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
-import aiohttp
 import msgspec
 
 from consumers.effects.model_client import Endpoint
 from mia_events.learning.versions import held_by, leaving, load_label
-from mia_events.quoting import clean
-from ops.serving.replica import Away, Declined
+from ops.serving.routes import Away, Declined, Routes, said
 
 __all__ = ["FullWeightsReplica"]
 
@@ -32,11 +30,9 @@ _ANSWER_S: Final = 5.0
 _DRAIN_S: Final = 600.0
 #: Until weights are read.
 _LOAD_S: Final = 600.0
-_SAID_CHARACTERS: Final = 300
 _NOTHING: Final = "nothing"
 _LOADING: Final = "loading"
 _SWITCHED_OFF: Final = "it takes no weights while it runs: start it with VLLM_SERVER_DEV_MODE=1"
-
 
 _T = TypeVar("_T")
 _V = TypeVar("_V")
@@ -50,25 +46,11 @@ class _Pause(msgspec.Struct):
     is_paused: bool
 
 
-class FullWeightsReplica:
+class FullWeightsReplica(Routes):
     """A vLLM server behind the port `Replica`. Use as an async context manager."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-
-    @property
-    def address(self) -> str:
-        """See the port."""
-        return self._endpoint.base_url
+        super().__init__(endpoint, endpoint.root)
 
     async def present(self) -> frozenset[str]:
         """See the port: one version at most. One whose load was left half done is not there."""
@@ -115,7 +97,7 @@ class FullWeightsReplica:
         return await self._told("is_paused", _Pause, lambda told: told.is_paused)
 
     async def _told(self, path: str, kind: type[_T], read: Callable[[_T], _V]) -> _V:
-        status, body = await self._ask("GET", path, None, _ANSWER_S)
+        status, body = await self.ask("GET", path, None, _ANSWER_S)
         if status == HTTPStatus.NOT_FOUND:
             raise Declined(f"{self.address}: {_SWITCHED_OFF}")
         try:
@@ -124,24 +106,11 @@ class FullWeightsReplica:
             raise Away(f"{self.address}: {path} answered {status}: {error}") from error
 
     async def _do(self, path: str, wish: dict[str, Any] | None, seconds: float) -> None:
-        status, body = await self._ask("POST", path, wish, seconds)
+        status, body = await self.ask("POST", path, wish, seconds)
         if status == HTTPStatus.NOT_FOUND:
             raise Declined(f"{self.address}: {_SWITCHED_OFF}")
         if status != HTTPStatus.OK:
-            said = clean(body[:_SAID_CHARACTERS].decode("utf-8", "replace"))
-            raise Declined(f"{self.address}: {path} answered {status}: {said}")
-
-    async def _ask(
-        self, method: str, path: str, wish: dict[str, Any] | None, seconds: float
-    ) -> tuple[int, bytes]:
-        if self._session is None:
-            raise RuntimeError("the replica is used before it is entered")
-        url, timeout = f"{self._endpoint.root}/{path}", aiohttp.ClientTimeout(total=seconds)
-        try:
-            async with self._session.request(method, url, json=wish, timeout=timeout) as answer:
-                return answer.status, await answer.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Away(f"{url}: {type(error).__name__}: {error}") from error
+            raise Declined(f"{self.address}: {path} answered {status}: {said(body)}")
 
 
 def _is_checkpoint(folder: Path) -> bool:

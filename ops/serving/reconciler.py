@@ -12,7 +12,8 @@ from mia_events.learning.versions import is_served_name
 from ops.serving.folders import VersionFolders
 from ops.serving.levelling import Load, Unload, Wanted, level, wanted_of
 from ops.serving.placement import Placement
-from ops.serving.replica import Away, Declined, Replica
+from ops.serving.replica import Replica
+from ops.serving.routes import Away, Declined
 from storage.ports import Policies
 
 __all__ = ["Level", "Reconciler", "Standing"]

@@ -2,33 +2,22 @@
 
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol
 
-import aiohttp
 import msgspec
 
 from consumers.effects.model_client import Endpoint
-from mia_events.quoting import clean
+from ops.serving.routes import Away, Declined, Routes, said
 
-__all__ = ["Away", "Declined", "Replica", "VllmReplica"]
+__all__ = ["Replica", "VllmReplica"]
 
 _LIST_S: Final = 5.0
 #: An adapter is read and copied while the server goes on with its requests.
 _LOAD_S: Final = 120.0
-_SAID_CHARACTERS: Final = 300
 _SWITCHED_OFF: Final = (
     "it takes no adapters while it runs: start it with --enable-lora and"
     " VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
 )
-
-
-class Away(Exception):
-    """The server does not answer now; it may be starting."""
-
-
-class Declined(Exception):
-    """The server answered that it will not do that."""
 
 
 class Replica(Protocol):
@@ -61,36 +50,15 @@ class _Models(msgspec.Struct):
     data: list[_Model]
 
 
-class VllmReplica:
+class VllmReplica(Routes):
     """A vLLM server with LoRA. Use as an async context manager."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        key = self._endpoint.api_key
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._session = aiohttp.ClientSession(headers=headers)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
-
-    @property
-    def address(self) -> str:
-        """See the port."""
-        return self._endpoint.base_url
+        super().__init__(endpoint, endpoint.base_url)
 
     async def present(self) -> frozenset[str]:
         """See the port."""
-        status, body = await self._ask("GET", "models", None, _LIST_S)
+        status, body = await self.ask("GET", "models", None, _LIST_S)
         if status != HTTPStatus.OK:
             raise Away(f"{self.address}/models answered {status}")
         try:
@@ -102,32 +70,20 @@ class VllmReplica:
     async def load(self, name: str, folder: Path) -> None:
         """See the port."""
         wish = {"lora_name": name, "lora_path": str(folder)}
-        status, body = await self._ask("POST", "load_lora_adapter", wish, _LOAD_S)
+        status, body = await self.ask("POST", "load_lora_adapter", wish, _LOAD_S)
         if status != HTTPStatus.OK and name not in await self.present():
             raise Declined(f"{self.address} did not load {name}: {_why(status, body)}")
 
     async def unload(self, name: str) -> None:
         """See the port."""
-        status, body = await self._ask("POST", "unload_lora_adapter", {"lora_name": name}, _LIST_S)
+        status, body = await self.ask("POST", "unload_lora_adapter", {"lora_name": name}, _LIST_S)
         if status != HTTPStatus.OK and name in await self.present():
             raise Declined(f"{self.address} did not unload {name}: {_why(status, body)}")
 
-    async def _ask(
-        self, method: str, path: str, wish: dict[str, Any] | None, seconds: float
-    ) -> tuple[int, bytes]:
-        if self._session is None:
-            raise RuntimeError("the replica is used before it is entered")
-        url, timeout = f"{self.address}/{path}", aiohttp.ClientTimeout(total=seconds)
-        try:
-            async with self._session.request(method, url, json=wish, timeout=timeout) as answer:
-                return answer.status, await answer.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Away(f"{url}: {type(error).__name__}: {error}") from error
-
 
 def _why(status: int, body: bytes) -> str:
-    said = clean(body[:_SAID_CHARACTERS].decode("utf-8", "replace"))
+    told = said(body)
     # The route is missing; a missing adapter's answer names it.
-    if status == HTTPStatus.NOT_FOUND and "adapter" not in said.lower():
+    if status == HTTPStatus.NOT_FOUND and "adapter" not in told.lower():
         return _SWITCHED_OFF
-    return f"{status}: {said}"
+    return f"{status}: {told}"

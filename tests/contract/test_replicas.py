@@ -9,7 +9,8 @@ import pytest_asyncio
 
 from consumers.effects.model_client import Endpoint
 from ops.evidence.adapters import random_adapter
-from ops.serving.replica import Away, Declined, Replica, VllmReplica
+from ops.serving.replica import Replica, VllmReplica
+from ops.serving.routes import Away, Declined
 from tests.support.lora_server import LoraServer, lora_server
 from tests.support.replica_suite import ReplicaSuite
 

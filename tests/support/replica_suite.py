@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ops.serving.folders import unpack_adapter
-from ops.serving.replica import Declined, Replica
+from ops.serving.replica import Replica
+from ops.serving.routes import Declined
 
 __all__ = ["ReplicaSuite"]
 

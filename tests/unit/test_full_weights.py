@@ -19,7 +19,7 @@ from ops.serving.folders import Damaged, VersionFolders, unpack_checkpoint
 from ops.serving.full_weights import FullWeightsReplica
 from ops.serving.placement import Turns
 from ops.serving.reconciler import Reconciler
-from ops.serving.replica import Away, Declined
+from ops.serving.routes import Away, Declined
 from tests.support.registry import MemoryArtifacts, MemoryPolicies
 from tests.support.weights_server import WeightsServer, weights_server
 
