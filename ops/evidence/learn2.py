@@ -35,6 +35,7 @@ _NOT_SHOWN: Final = (
     "that answers get better where a model executes: here a program does what the first step says",
     "that decisions get better: no turns are left, so none is asked for, and to stop counts as one",
     "plans of several steps: what can be learned is to name place and subject in the first step",
+    "how much of the gain is less noise: at temperature 1 the base model's words are nearly random",
     "how another model, learning rate or length of training would do",
 )
 
@@ -180,7 +181,10 @@ def _drawn(found: Sequence[Trained]) -> str:
     curves = [
         Curve(
             name=one.trial.arm,
-            points=tuple((p.update, p.holdout) for p in one.points if p.holdout is not None),
+            points=(
+                *(((0, one.base),) if one.base is not None else ()),
+                *((p.update, p.holdout) for p in one.points if p.holdout is not None),
+            ),
         )
         for one in found
     ]
