@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from math import fsum
+from math import fsum, inf, sqrt
+from statistics import stdev
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -40,7 +41,8 @@ class Anchor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class GuardRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a version may lose.
 
-    `rollouts` are run on each anchor. `margin`: of mean reward, against the best. `agreement`: how
+    `rollouts` are run on each anchor. `margin`: of mean reward, against the best; `z`: how many
+    standard errors of that difference must lie within the margin too. `agreement`: how
     much more alike the answers to one anchor may become while they do not become better. `entropy`:
     the least share of its parent's. `kl`: the most divergence from the base model, in nats a token.
     `shaping`: how much format, decision and tool may gain together while the final answer loses
@@ -49,6 +51,7 @@ class GuardRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     rollouts: Annotated[int, msgspec.Meta(ge=1)] = 2
     margin: Share = 0.05
+    z: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     agreement: Share = 0.25
     entropy: Share = 0.5
     kl: Annotated[float, msgspec.Meta(gt=0.0)] = 1.0
@@ -133,17 +136,20 @@ def decide(
     """Promote, hold back, or hold back and roll back. `served` is the candidate's parent where that
     is not the best itself; `anchors` is how many there are.
 
-    A candidate that equals the best is promoted; one that is worse by more than the margin is not.
-    It becomes the best only when it is better by more than the margin: so chance cannot carry the
-    bar down step by step.
+    A candidate that equals the best is promoted; one that is worse by more than the margin is not,
+    nor one that may be by `z` standard errors. It becomes the best only when it is better by more
+    than the margin: so chance cannot carry the bar down step by step.
     """
     pairs, difference = paired(candidate, best)
     if pairs < max(1.0, rules.judged * anchors):
         why = f"only {pairs} of {anchors} anchors were judged for both versions"
         return Decision(verdict="held_back", reasons=(why,), difference=difference)
     signs = _signs(candidate, best if served is None else served, rules)
+    error = standard_error(candidate, best)
     if difference < -rules.margin:
         signs.insert(0, _below("the candidate", difference, pairs, rules))
+    elif difference - rules.z * error < -rules.margin:
+        signs.insert(0, _unsure(difference, error, pairs, rules))
     if not signs:
         return Decision(
             verdict="promoted",
@@ -164,6 +170,24 @@ def paired(one: Scores, other: Scores) -> tuple[int, float]:
     both = sorted(one.rewards.keys() & other.rewards.keys())
     differences = [one.rewards[name] - other.rewards[name] for name in both]
     return len(both), _mean(differences) or 0.0
+
+
+def standard_error(one: Scores, other: Scores) -> float:
+    """The standard error of the mean difference of reward on anchors judged for both, of which
+    each is a draw; infinite where fewer than two were, unless they are equal.
+    """
+    both = one.rewards.keys() & other.rewards.keys()
+    differences = [one.rewards[name] - other.rewards[name] for name in sorted(both)]
+    if not any(differences):
+        return 0.0
+    return stdev(differences) / sqrt(len(both)) if len(both) >= _PAIR else inf
+
+
+def _unsure(difference: float, error: float, pairs: int, rules: GuardRules) -> str:
+    return (
+        f"the candidate is {difference:+.3f} against the best on {pairs} anchors, give or take"
+        f" {rules.z:g} x {error:.3f}: it may be more than {rules.margin:.3f} below"
+    )
 
 
 def _fallen(best: Scores, served: Scores | None, rules: GuardRules) -> tuple[str, ...]:

@@ -92,6 +92,7 @@ class GuardOptions:
         anchor_limit: How many of its rows (8).
         guard_rollouts: Attempts per anchor and version (2).
         guard_margin: How much mean reward a version may lose against the best (0.05).
+        guard_z: How many standard errors of its difference to the best must lie within that (0).
         holdout: A benchmark on which every new version is measured, and nothing depends: its curve
             is not flattered by the guard's choices.
         holdout_limit: How many of its rows (32).
@@ -102,13 +103,18 @@ class GuardOptions:
     anchor_limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 8
     guard_rollouts: int | None = None
     guard_margin: float | None = None
+    guard_z: float | None = None
     holdout: Path | None = None
     holdout_limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 32
     holdout_rollouts: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1
 
     def chosen(self) -> dict[str, Any]:
         """Return the fields of a manifest, but for the questions themselves."""
-        rules = {"rollouts": self.guard_rollouts, "margin": self.guard_margin}
+        rules = {
+            "rollouts": self.guard_rollouts,
+            "margin": self.guard_margin,
+            "z": self.guard_z,
+        }
         return {
             "holdout_rollouts": self.holdout_rollouts,
             "guard": "anchors" if self.anchors else "off",

@@ -45,6 +45,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     rollouts: int = 8
     anchors: int = 0
     margin: float = 0.0
+    z: float = 0.0
     holdout: int = 0
     holdout_rollouts: int = 1
     flipped: tuple[int, ...] = ()
@@ -89,6 +90,7 @@ class Plans:
             "lr": trial.lr,
             "row-tokens": trial.row_tokens,
             "guard-margin": trial.margin,
+            "guard-z": trial.z,
             "holdout-rollouts": trial.holdout_rollouts,
         }
         if trial.anchors:

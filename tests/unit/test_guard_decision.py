@@ -56,6 +56,36 @@ def test_a_candidate_below_the_margin_is_never_promoted(
     assert not found.best or (found.verdict == "promoted" and difference > RULES.margin)
 
 
+def test_a_mean_that_chance_may_have_made_is_held_back_on_request() -> None:
+    """A standard error of the difference over anchors; what all anchors agree on is sure."""
+    best = made(0.5, 0.5, 0.5, 0.5)
+    lucky, sure = made(1.0, 1.0, 0.2, 0.5), made(0.6, 0.6, 0.6, 0.6)
+    rules = GuardRules(margin=0.0, z=1.0)
+    assert ["promoted"] * 2 == [
+        decide(one, best, rules=GuardRules(margin=0.0), anchors=4).verdict for one in (lucky, sure)
+    ]
+    found = decide(lucky, best, rules=rules, anchors=4)
+    assert "held_back" == found.verdict
+    assert "+0.175 against the best on 4 anchors, give or take 1 x 0.197" in found.reasons[0]
+    assert "promoted" == decide(sure, best, rules=rules, anchors=4).verdict
+
+
+@given(scores, scores)
+def test_who_asks_for_more_promotes_no_more(candidate: Scores, best: Scores) -> None:
+    """Equal versions pass whatever is asked."""
+    strict = GuardRules(z=1.5)
+    one = decide(candidate, best, rules=strict, anchors=len(best.rewards))
+    other = verdict(candidate, best)
+    assert one.verdict != "promoted" or other.verdict == "promoted"
+    assert "promoted" == decide(best, best, rules=strict, anchors=len(best.rewards)).verdict
+
+
+def test_one_anchor_is_sure_of_nothing() -> None:
+    """It has no spread."""
+    rules = GuardRules(z=1.0)
+    assert "held_back" == decide(made(1.0), made(0.5), rules=rules, anchors=1).verdict
+
+
 @given(scores, scores)
 def test_a_best_version_that_serves_is_never_rolled_back(candidate: Scores, best: Scores) -> None:
     """There is nothing better to go back to."""
