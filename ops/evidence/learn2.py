@@ -96,8 +96,8 @@ def _trial(arm: str, seed: int, *, short: bool) -> Trial:
     return Trial(arm=arm, seed=seed, lr=_RATES[arm], updates=updates, holdout=_HOLDOUT)
 
 
-def gains(found: Sequence[Trained]) -> dict[int, float]:
-    """Return by seed how much better the trained arm ends than the other."""
+def gains(found: Sequence[Trained]) -> dict[str, float]:
+    """Return by seed (a name, for it is a key of JSON) how much better the trained arm ends than the other."""
     last = {(one.trial.arm, one.trial.seed): one.last for one in found}
     pairs = {
         seed: (ended, last.get((_SKIPPED, seed)))
@@ -105,7 +105,7 @@ def gains(found: Sequence[Trained]) -> dict[int, float]:
         if arm == _TRAINED
     }
     return {
-        seed: round(ended - other, 3)
+        str(seed): round(ended - other, 3)
         for seed, (ended, other) in pairs.items()
         if ended is not None and other is not None
     }

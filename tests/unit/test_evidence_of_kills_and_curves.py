@@ -141,7 +141,7 @@ def test_a_version_that_was_not_measured_counts_for_nothing() -> None:
         _trained("trained", 1, 0.5, 0.6, None, 0.7),
         _trained("optimizer skipped", 1, 0.2, 0.2, 0.2, None),
     ]
-    assert {1: 0.4} == gains(found)
+    assert {"1": 0.4} == gains(found)
 
 
 def test_a_picture_has_a_line_a_run_and_one_a_mean() -> None:
