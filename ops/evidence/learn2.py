@@ -97,7 +97,7 @@ def _trial(arm: str, seed: int, *, short: bool) -> Trial:
 
 
 def gains(found: Sequence[Trained]) -> dict[str, float]:
-    """Return by seed (a name, for it is a key of JSON) how much better the trained arm ends than the other."""
+    """Return how much better the trained arm ends than the other, by the seed's name."""
     last = {(one.trial.arm, one.trial.seed): one.last for one in found}
     pairs = {
         seed: (ended, last.get((_SKIPPED, seed)))
