@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from mia_events.effects import Groups, GroupView
 from mia_events.learning.groups import RecordedCall, rollout_turns
+from mia_events.learning.versions import BASE
 from storage.ports import PolicyRow
-from storage.postgres.pool import answering
+from storage.postgres.pool import RETRYABLE, answering
 from storage.postgres.sql import queries
 
 if TYPE_CHECKING:
@@ -47,29 +48,31 @@ class PostgresPolicies:
 
     async def wanted(self) -> tuple[PolicyRow, ...]:
         """See the port."""
+        named = await self._named()
+        runs, names = [run_no for run_no, _ in named], [name for _, name in named]
         async with answering():
-            return tuple(map(_policy, await self._pool.fetch(_Q["wanted"])))
+            rows = await self._pool.fetch(_Q["of_names"], runs, names)
+        return tuple(map(_policy, rows))
 
     async def on_base(self) -> tuple[int, ...]:
         """See the port."""
-        async with answering():
-            return tuple(row["run_no"] for row in await self._pool.fetch(_Q["on_base"]))
+        return tuple(sorted(run_no for run_no, name in await self._named() if name == BASE))
 
     @asynccontextmanager
     async def levelling(self) -> AsyncIterator[bool]:
         """See the port. The lock is the connection's: it ends with it, whatever becomes of us."""
-        async with answering():
-            connection = await self._pool.acquire()
-        mine = False
-        try:
+        async with AsyncExitStack() as stack:
             async with answering():
+                connection = await stack.enter_async_context(self._pool.acquire())
+                stack.push_async_callback(_let_others, connection)
                 mine = bool(await connection.fetchval(_Q["begin_levelling"], _LEVELLING))
             yield mine
-        finally:
-            async with answering():
-                if mine and not connection.is_closed():
-                    await connection.execute(_Q["end_levelling"], _LEVELLING)
-                await self._pool.release(connection)
+
+    async def _named(self) -> tuple[tuple[int, str], ...]:
+        """Runs and what requests of theirs may name."""
+        async with answering():
+            rows = await self._pool.fetch(_Q["named"])
+        return tuple((row["run_no"], row["name"]) for row in rows)
 
 
 class GroupsUsed(ValueError):
@@ -140,6 +143,18 @@ def group_views(questions: Sequence[UUID], rollouts: Sequence[Any], calls: Seque
         for key, rows in groupby(rollouts, key=lambda row: (row["question"], row["pos"]))
     }
     return Groups(tuple(views[question] for question in questions))
+
+
+async def _let_others(connection: Connection) -> None:
+    """Let the lock go, if it is ours; a connection that does not say that it did is ended."""
+    let_go = False
+    try:
+        with suppress(*RETRYABLE):
+            await connection.execute(_Q["end_levelling"])
+            let_go = True
+    finally:
+        if not let_go:
+            connection.terminate()
 
 
 def _policy(row: Any) -> PolicyRow:

@@ -23,68 +23,44 @@ SELECT p.* FROM policy AS p WHERE p.run_no = $1 ORDER BY p.number
 -- A version by its name.
 SELECT p.* FROM policy AS p WHERE p.run_no = $1 AND p.name = $2
 
--- name: wanted
--- Versions of unfinished runs that requests may name: what serves, what unfinished batches and questions are pinned
--- to, or the next ones may be; what a guard compares (a candidate, its parent, the best so far); the best also to go
--- back to it at once.
+-- name: named
+-- What requests of unfinished runs may name, the base model too: what serves, what unfinished batches and questions are
+-- pinned to, or the next ones may be; what a guard compares (a candidate, its parent, the best so far); the best also to
+-- go back to it at once.
 WITH alive AS (
-    SELECT r.run_no, r.policy, r.sealed_gen - r.lag AS oldest FROM run AS r
-    WHERE r.state NOT IN ('ended', 'purged') AND EXISTS (SELECT FROM policy AS p WHERE p.run_no = r.run_no)
-), named AS (
-    SELECT r.run_no, r.policy AS name FROM alive AS r
-    UNION ALL
-    SELECT b.run_no, b.policy FROM batch AS b JOIN alive AS r ON r.run_no = b.run_no WHERE b.status <> 'ended'
-    UNION ALL
-    SELECT g.run_no, g.policy FROM generation AS g JOIN alive AS r ON r.run_no = g.run_no WHERE g.number >= r.oldest
-    UNION ALL
-    SELECT q.run_no, q.policy FROM active AS a JOIN alive AS r ON r.run_no = a.run_no
-    JOIN question AS q ON q.id = a.stream WHERE a.kind = 2
-    UNION ALL
-    SELECT c.run_no, unnest(ARRAY[c.name, c.parent]) FROM policy AS c JOIN alive AS r ON r.run_no = c.run_no
-    WHERE c.state = 'candidate'
-    UNION ALL
-    SELECT a.run_no, s.best FROM active AS a JOIN alive AS r ON r.run_no = a.run_no
-    CROSS JOIN LATERAL (
-        SELECT convert_from(e.body, 'UTF8')::jsonb ->> 'best' AS best FROM event AS e
-        WHERE e.run_no = a.run_no AND e.stream = a.stream AND e.type = 'learner.sealed' AND e.body IS NOT NULL
-          AND convert_from(e.body, 'UTF8')::jsonb ? 'best'
-        ORDER BY e.seq DESC LIMIT 1
-    ) AS s
-    WHERE a.kind = 4
+    SELECT r.run_no, r.policy, r.sealed_gen - r.lag AS oldest FROM run AS r WHERE r.state NOT IN ('ended', 'purged')
 )
-SELECT p.* FROM policy AS p WHERE (p.run_no, p.name) IN (SELECT n.run_no, n.name FROM named AS n)
-ORDER BY p.run_no, p.number
+SELECT r.run_no, r.policy AS name FROM alive AS r
+UNION
+SELECT b.run_no, b.policy FROM batch AS b JOIN alive AS r ON r.run_no = b.run_no WHERE b.status <> 'ended'
+UNION
+SELECT g.run_no, g.policy FROM generation AS g JOIN alive AS r ON r.run_no = g.run_no WHERE g.number >= r.oldest
+UNION
+SELECT q.run_no, q.policy FROM active AS a JOIN alive AS r ON r.run_no = a.run_no
+JOIN question AS q ON q.id = a.stream WHERE a.kind = 2
+UNION
+SELECT c.run_no, unnest(ARRAY[c.name, c.parent]) FROM policy AS c JOIN alive AS r ON r.run_no = c.run_no
+WHERE c.state = 'candidate'
+UNION
+SELECT a.run_no, s.best FROM active AS a JOIN alive AS r ON r.run_no = a.run_no
+CROSS JOIN LATERAL (
+    SELECT convert_from(e.body, 'UTF8')::jsonb ->> 'best' AS best FROM event AS e
+    WHERE e.run_no = a.run_no AND e.stream = a.stream AND e.type = 'learner.sealed' AND e.body IS NOT NULL
+      AND convert_from(e.body, 'UTF8')::jsonb ? 'best'
+    ORDER BY e.seq DESC LIMIT 1
+) AS s
+WHERE a.kind = 4
 
--- name: on_base
--- The same of the base model, which has no row here: runs that have not ended and may name it.
-SELECT r.run_no FROM run AS r WHERE r.state NOT IN ('ended', 'purged') AND (
-    r.policy = 'base'
-    OR EXISTS (SELECT FROM batch AS b WHERE b.run_no = r.run_no AND b.status <> 'ended' AND b.policy = 'base')
-    OR EXISTS (
-        SELECT FROM generation AS g
-        WHERE g.run_no = r.run_no AND g.number >= r.sealed_gen - r.lag AND g.policy = 'base'
-    )
-    OR EXISTS (
-        SELECT FROM active AS a JOIN question AS q ON q.id = a.stream
-        WHERE a.run_no = r.run_no AND a.kind = 2 AND q.policy = 'base'
-    )
-    OR EXISTS (SELECT FROM policy AS c WHERE c.run_no = r.run_no AND c.state = 'candidate' AND c.parent = 'base')
-    OR EXISTS (
-        SELECT FROM active AS a CROSS JOIN LATERAL (
-            SELECT convert_from(e.body, 'UTF8')::jsonb ->> 'best' AS best FROM event AS e
-            WHERE e.run_no = a.run_no AND e.stream = a.stream AND e.type = 'learner.sealed' AND e.body IS NOT NULL
-              AND convert_from(e.body, 'UTF8')::jsonb ? 'best'
-            ORDER BY e.seq DESC LIMIT 1
-        ) AS s
-        WHERE a.run_no = r.run_no AND a.kind = 4 AND s.best = 'base'
-    )
-)
-ORDER BY r.run_no
+-- name: of_names
+-- Versions by run and name; a name without one is passed over.
+SELECT p.* FROM policy AS p JOIN unnest($1::int[], $2::text[]) AS n (run_no, name)
+    ON (p.run_no, p.name) = (n.run_no, n.name)
+ORDER BY p.run_no, p.number
 
 -- name: begin_levelling
 -- Whether nobody else is bringing servers level; until `end_levelling`, or the connection's end, nobody may.
 SELECT pg_try_advisory_lock($1)
 
 -- name: end_levelling
--- Let others.
-SELECT pg_advisory_unlock($1)
+-- Let others; nothing happens where they are let already.
+SELECT pg_advisory_unlock_all()
