@@ -13,6 +13,7 @@ from aiohttp import web
 from consumers.effects.model_client import Endpoint, ModelClient
 from mia_events.effects import Call, Message
 from mia_events.steps import Late, Poison, Transient
+from tests.support.loopback import on_loopback
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CALL = Call(role="planner", model="m", messages=(Message("user", "?"),), max_tokens=9)
@@ -26,15 +27,11 @@ async def served(
     """A client of a server that answers with `handler`."""
     app = web.Application()
     app.router.add_post("/v1/chat/completions", handler)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    try:
-        async with ModelClient({role: Endpoint(base_url=url, **changes)}) as client:
-            yield client
-    finally:
-        await runner.cleanup()
+    async with (
+        on_loopback(app) as url,
+        ModelClient({role: Endpoint(base_url=url, **changes)}) as client,
+    ):
+        yield client
 
 
 def answering(status: int, body: Any = None, **headers: str) -> Handler:

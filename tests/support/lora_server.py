@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from aiohttp import web
+
+from tests.support.loopback import on_loopback
 
 __all__ = ["LoraRoutes", "LoraServer", "lora_server"]
 
@@ -72,7 +73,7 @@ class LoraServer(LoraRoutes):
 
     async def _models(self, _: web.Request) -> web.Response:
         base = {"id": self.base, "object": "model", "root": self.base, "parent": None}
-        return _json({"object": "list", "data": [base, *self.cards(self.base)]})
+        return web.json_response({"object": "list", "data": [base, *self.cards(self.base)]})
 
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -81,27 +82,15 @@ class LoraServer(LoraRoutes):
             return _error(404, f"The model `{body['model']}` does not exist.")
         message = {"role": "assistant", "content": f"said by {body['model']}"}
         choice = {"message": message, "finish_reason": "stop"}
-        return _json({"model": body["model"], "choices": [choice]})
+        return web.json_response({"model": body["model"], "choices": [choice]})
 
 
 @asynccontextmanager
 async def lora_server(server: LoraServer, port: int = 0) -> AsyncIterator[LoraServer]:
     """Serve on loopback; `server.url` ends in /v1."""
-    runner = web.AppRunner(server.application())
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", port)
-        await site.start()
-        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    async with on_loopback(server.application(), port) as server.url:
         yield server
-    finally:
-        await runner.cleanup()
-
-
-def _json(content: object, status: int = 200) -> web.Response:
-    body = msgspec.json.encode(content)
-    return web.Response(body=body, status=status, content_type="application/json")
 
 
 def _error(status: int, message: str) -> web.Response:
-    return _json({"error": {"message": message, "code": status}}, status)
+    return web.json_response({"error": {"message": message, "code": status}}, status=status)

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from aiohttp import web
+
+from tests.support.loopback import on_loopback
 
 __all__ = ["WeightsRoutes", "WeightsServer", "weights_server"]
 
@@ -64,29 +65,29 @@ class WeightsRoutes:
                 self._idle.set()
 
     async def _info(self, _: web.Request) -> web.Response:
-        return _json({"weight_version": self.label})
+        return web.json_response({"weight_version": self.label})
 
     async def _paused(self, _: web.Request) -> web.Response:
-        return _json({"is_paused": self.is_paused})
+        return web.json_response({"is_paused": self.is_paused})
 
     async def _version(self, request: web.Request) -> web.Response:
         self.label = (await request.json())["new_version"]
-        return _json({"success": True, "new_version": self.label})
+        return web.json_response({"success": True, "new_version": self.label})
 
     async def _pause(self, request: web.Request) -> web.Response:
         self._going.clear()
         if request.query.get("mode") == "wait":
             await self._idle.wait()
-        return _json({"status": "paused"})
+        return web.json_response({"status": "paused"})
 
     async def _resume(self, _: web.Request) -> web.Response:
         self._going.set()
-        return _json({"status": "resumed"})
+        return web.json_response({"status": "resumed"})
 
     async def _rpc(self, request: web.Request) -> web.Response:
         wish: dict[str, Any] = await request.json()
         if wish["method"] != "reload_weights":
-            return _json({"error": f"no method {wish['method']}"}, 500)
+            return web.json_response({"error": f"no method {wish['method']}"}, status=500)
         if not self.is_paused or self._running:
             raise RuntimeError("weights are exchanged under running requests")
         await asyncio.sleep(self.slow_s)
@@ -94,7 +95,7 @@ class WeightsRoutes:
             return web.Response(status=500, text="weights of another shape")
         self.held = Path(wish["kwargs"]["weights_path"]).name
         self.loads.append(self.held)
-        return _json({"results": [None]})
+        return web.json_response({"results": [None]})
 
 
 class WeightsServer(WeightsRoutes):
@@ -119,28 +120,17 @@ class WeightsServer(WeightsRoutes):
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()
         if body["model"] != self.base:
-            return _json({"error": {"message": f"The model `{body['model']}` is not here."}}, 404)
+            error = {"message": f"The model `{body['model']}` is not here."}
+            return web.json_response({"error": error}, status=404)
         async with self.answering() as held:
             self.answered_by.append(held)
         message = {"role": "assistant", "content": f"said by {held}"}
         choice = {"message": message, "finish_reason": "stop"}
-        return _json({"model": body["model"], "choices": [choice]})
+        return web.json_response({"model": body["model"], "choices": [choice]})
 
 
 @asynccontextmanager
 async def weights_server(server: WeightsServer) -> AsyncIterator[WeightsServer]:
     """Serve on loopback; `server.url` ends in /v1."""
-    runner = web.AppRunner(server.application(), shutdown_timeout=0.2)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    async with on_loopback(server.application()) as server.url:
         yield server
-    finally:
-        await runner.cleanup()
-
-
-def _json(content: object, status: int = 200) -> web.Response:
-    body = msgspec.json.encode(content)
-    return web.Response(body=body, status=status, content_type="application/json")

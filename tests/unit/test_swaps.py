@@ -1,8 +1,7 @@
 """What counts as a failed, an aborted or a changed reply while versions are swapped."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from ops.evidence.swaps import Registry, Rollouts, Told, p99
+from tests.support.loopback import on_loopback
 
 
 class _Server:
@@ -37,17 +37,10 @@ class _Server:
         return response
 
 
-@asynccontextmanager
-async def _served(server: _Server) -> AsyncIterator[str]:
+def _application(server: _Server) -> web.Application:
     app = web.Application()
     app.router.add_post("/v1/chat/completions", server.chat)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    finally:
-        await runner.cleanup()
+    return app
 
 
 async def _told(spoil: Callable[[int, dict[str, Any]], None], unknown: int = 0) -> Told:
@@ -56,7 +49,7 @@ async def _told(spoil: Callable[[int, dict[str, Any]], None], unknown: int = 0) 
     registry.promote(registry.add("a" * 64))
     server = _Server(spoil)
     server.unknown = unknown
-    async with _served(server) as url:
+    async with on_loopback(_application(server)) as url:
         rollouts = Rollouts(url, registry, tokens=4)
         asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, rollouts.end)
         return await rollouts.run(2)
