@@ -1,7 +1,6 @@
 """Where producers put records: a topic behind an idempotent producer."""
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from aiokafka import AIOKafkaProducer
@@ -40,12 +39,7 @@ class KafkaOutlet:
             raise ConnectionError(f"Kafka does not answer: {error}") from error
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._producer.stop()
 
     async def put(self, topic: str, key: bytes | None, value: bytes) -> None:

@@ -1,6 +1,5 @@
 """What replicas are asked by."""
 
-from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
@@ -34,12 +33,7 @@ class Routes:
         self._session = aiohttp.ClientSession(headers=headers)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
             await self._session.close()
 
