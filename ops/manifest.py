@@ -176,8 +176,8 @@ def _check_serving(manifest: Manifest, serving: ServingSettings) -> None:
 
 
 def _check_full_weights(manifest: Manifest, settings: Settings) -> None:
-    """Refuse a run whose versions are adapters where servers take whole weights, and the reverse
-    of everything that would make the base model, which comes back too, another one.
+    """Refuse a run of adapters where servers take whole weights; and any run where nothing says
+    from where the base model's weights, which servers hold in their turn, come back.
     """
     full_weight_servers(settings)
     if manifest.hyper.lora_rank:

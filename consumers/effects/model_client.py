@@ -98,7 +98,7 @@ class ModelClient:
         timeout = aiohttp.ClientTimeout(total=_CONNECT_S)
         try:
             async with self._session.get(url, timeout=timeout) as answer:
-                found = msgspec.json.decode(await answer.read(), type=_WeightInfo)
+                found = msgspec.json.decode(await answer.read(), type=WeightInfo)
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
             return ""
         return found.weight_version
@@ -183,7 +183,9 @@ class ModelClient:
             raise Poison(f"no endpoint for role {role!r}: set models.{role}.base_url") from None
 
 
-class _WeightInfo(msgspec.Struct):
+class WeightInfo(msgspec.Struct):
+    """What ``/weight_info`` of a server of full weights tells."""
+
     weight_version: str
 
 
@@ -223,4 +225,4 @@ def jittered(seconds: float) -> float:
     return seconds * random.uniform(1.0, 1.5)  # noqa: S311 - it spreads load and hides nothing
 
 
-__all__ = ["Endpoint", "ModelClient", "jittered"]
+__all__ = ["Endpoint", "ModelClient", "WeightInfo", "jittered"]

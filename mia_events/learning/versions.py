@@ -58,10 +58,10 @@ def leaving(label: str) -> str:
     return f"{label}{_LEAVING}"
 
 
-def held_by(label: str, *, also_leaving: bool = False) -> str | None:
+def held_by(label: str) -> str | None:
     """The name of the weights that a labelled server holds; None where it takes no requests."""
     found = _LABEL.fullmatch(label)
-    return found[1] if found and (also_leaving or not found[2]) else None
+    return found[1] if found and not found[2] else None
 
 
 def is_same_load(before: str, after: str) -> bool:

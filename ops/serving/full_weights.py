@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from consumers.effects.model_client import Endpoint
+from consumers.effects.model_client import Endpoint, WeightInfo
 from mia_events.learning.versions import held_by, leaving, load_label
 from ops.serving.routes import Away, Declined, Routes, said
 
@@ -36,10 +36,6 @@ _SWITCHED_OFF: Final = "it takes no weights while it runs: start it with VLLM_SE
 
 _T = TypeVar("_T")
 _V = TypeVar("_V")
-
-
-class _Held(msgspec.Struct):
-    weight_version: str
 
 
 class _Pause(msgspec.Struct):
@@ -88,7 +84,7 @@ class FullWeightsReplica(Routes):
             await self._set_label(_NOTHING)
 
     async def _label(self) -> str:
-        return await self._told("weight_info", _Held, lambda told: told.weight_version)
+        return await self._told("weight_info", WeightInfo, lambda told: told.weight_version)
 
     async def _set_label(self, label: str) -> None:
         await self._do("update_weight_version", {"new_version": label}, _ANSWER_S)

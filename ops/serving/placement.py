@@ -31,7 +31,7 @@ class Placement(Protocol):
         """
         ...
 
-    def problem(self, wanted: Sequence[Wanted], servers: int) -> str:
+    def problem(self, wanted: Sequence[Wanted]) -> str:
         """What an operator should change, in words; empty when nothing."""
         ...
 
@@ -51,9 +51,8 @@ class Everywhere(msgspec.Struct, frozen=True):
         del now, failing
         return dict.fromkeys(held, tuple(wanted))
 
-    def problem(self, wanted: Sequence[Wanted], servers: int) -> str:
+    def problem(self, wanted: Sequence[Wanted]) -> str:
         """See the port."""
-        del servers
         if len(wanted) <= self.room:
             return ""
         return (
@@ -102,9 +101,9 @@ class Turns:
             holds[server] = min(by_name, key=lambda name: (copies[name], name))
         return {server: (by_name[name],) if name else () for server, name in holds.items()}
 
-    def problem(self, wanted: Sequence[Wanted], servers: int) -> str:
+    def problem(self, wanted: Sequence[Wanted]) -> str:
         """See the port: to take turns is slow, and no fault."""
-        del wanted, servers
+        del wanted
         return ""
 
     def _kept(self, names: frozenset[str], by_name: Mapping[str, Wanted]) -> str | None:

@@ -85,7 +85,7 @@ class Reconciler:
     async def _once(self, *, mine: bool) -> Level:
         base = self._placement.exclusive and bool(await self._policies.on_base())
         wanted = wanted_of(await self._policies.wanted(), base=base)
-        problem = self._placement.problem(wanted, len(self._replicas))
+        problem = self._placement.problem(wanted)
         self._tell("registry", problem)
         found = await asyncio.gather(*(self._found(one) for one in self._replicas))
         held = {one.address: one.names for one in found if one.names is not None}

@@ -93,7 +93,6 @@ def test_labels_tell_what_is_held_since_when() -> None:
     label = load_label(name, "00c0ffee")
     assert name == held_by(label)
     assert None is held_by(leaving(label))
-    assert name == held_by(leaving(label), also_leaving=True)
     assert SERVED_BASE == held_by(load_label(SERVED_BASE, "00c0ffee"))
     assert [None] * 4 == [held_by(other) for other in ("", "default", "loading+00c0ffee", name)]
     assert is_same_load(label, label)

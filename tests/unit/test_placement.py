@@ -41,8 +41,8 @@ def test_adapters_are_everywhere() -> None:
     wanted = _wanted("a", "b", "c")
     shares = Everywhere(2).shares(wanted, held, now=0.0, failing=())
     assert {"one": wanted, "two": wanted} == shares
-    assert "serving.max_loras" in Everywhere(2).problem(wanted, 2)
-    assert not Everywhere(3).problem(wanted, 2)
+    assert "serving.max_loras" in Everywhere(2).problem(wanted)
+    assert not Everywhere(3).problem(wanted)
 
 
 def test_what_is_held_and_wanted_stays() -> None:
