@@ -64,7 +64,7 @@ class Adapter:
 
 
 class Checkpoint:
-    """An unpacked checkpoint, by the names of its weights: it changes nothing to all of them."""
+    """An unpacked checkpoint, by the names of its weights."""
 
     def __init__(self, folder: Path) -> None:
         """Open it. Raises `ValueError` for a folder without weights."""
@@ -79,7 +79,7 @@ class Checkpoint:
         return frozenset(self._shards)
 
     def change(self, name: str) -> Array:
-        """The weight itself. Raises `KeyError` for one that it has not."""
+        """The weight itself, as if the base's were zero. Raises `KeyError` for an unknown one."""
         return self._shards[name][name]
 
 

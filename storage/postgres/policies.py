@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
+import asyncpg
+
 from mia_events.effects import Groups, GroupView
 from mia_events.learning.groups import RecordedCall, rollout_turns
 from mia_events.learning.versions import BASE
@@ -17,8 +19,6 @@ from storage.postgres.sql import queries
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from uuid import UUID
-
-    import asyncpg
 
     from mia_events.steps import PolicyWrite
     from storage.postgres.pool import Connection
@@ -154,7 +154,8 @@ async def _let_others(connection: Connection) -> None:
             let_go = True
     finally:
         if not let_go:
-            connection.terminate()
+            with suppress(asyncpg.InterfaceError):  # it is gone from the pool already
+                connection.terminate()
 
 
 def _policy(row: Any) -> PolicyRow:
