@@ -16,7 +16,7 @@ from consumers.runner.drive import Ask, Drive
 from mia_events.commits import step_commit
 from mia_events.lifecycle import TABLES, advance
 from mia_events.quoting import clean
-from mia_events.steps import Late, Poison
+from mia_events.steps import Late, Poison, Transient
 from schemas.envelope import Unreadable, encode_payload
 from schemas.events import event_type
 from storage.ports import Claimed, DeadLetterRow, EffectRow, PendingCommit
@@ -113,21 +113,33 @@ class Attempts:
         return drive.step
 
     async def _together(self, drive: Drive, task: Task) -> None:
-        """Perform several at once; each is recorded as it arrives."""
+        """Perform several at once; each is recorded as it arrives.
+
+        One that is to be tried again ends the attempt when the others have come to their end: what
+        they reply is kept, and only the failed ones are performed again.
+        """
         running = {
             asyncio.ensure_future(self._performer.perform(ask.effect, task)): ask
             for ask in drive.asks
         }
+        again: list[Transient | Late] = []
         try:
             while running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                await self._arrived(drive, [(running.pop(future), future) for future in done])
+                arrived = [(running.pop(future), future) for future in done]
+                again += await self._arrived(drive, arrived)
         finally:
             for future in running:
                 future.cancel()
+        if again:
+            raise min(again, key=lambda error: isinstance(error, Late))
 
-    async def _arrived(self, drive: Drive, done: list[tuple[Ask, asyncio.Task[Reply]]]) -> None:
-        """Keep what came before anything that failed is raised: it must not be called again."""
+    async def _arrived(
+        self, drive: Drive, done: list[tuple[Ask, asyncio.Task[Reply]]]
+    ) -> list[Transient | Late]:
+        """Keep what came before anything that failed is raised: it must not be called again.
+        Returns the failures that are to be tried again.
+        """
         failures = [error for _, future in done if (error := future.exception()) is not None]
         for ask, future in sorted(done, key=lambda pair: pair[0].ordinal):
             if future.exception() is None:
@@ -136,8 +148,11 @@ class Attempts:
             rows = drive.take()
             if rows:
                 await self._record(rows)
-        if failures:
-            raise failures[0]
+        again = [error for error in failures if isinstance(error, Transient | Late)]
+        for error in failures:
+            if error not in again:
+                raise error
+        return again
 
     async def _record(self, rows: tuple[EffectRow, ...]) -> None:
         outcome = await self._committer.submit(PendingCommit(effects=rows))
