@@ -1,7 +1,8 @@
 """A version's files as one artifact: equal files are equal bytes, so one hash names a version.
 
 The form is an uncompressed tar of plain files without folders, sorted by name, with nothing of the
-time or place of their making; any tar reads it.
+time or place of their making; any tar reads it. A file may have more than the 8 GiB that old tars
+bear: only then it has a header of the POSIX form.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import PurePosixPath
 def pack(files: Mapping[str, bytes]) -> bytes:
     """Return the artifact of files by name."""
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name in sorted(files):
             entry = tarfile.TarInfo(name)
             entry.size = len(files[name])

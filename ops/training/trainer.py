@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import shutil
 import tempfile
 import time
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Literal
 
@@ -76,8 +78,7 @@ class EngineTrainer:
         await self._lay_out(job, folder)
         await run(self._machine.launch, folder)
         made = await asyncio.to_thread(_outcome, folder)
-        weights = pack(await asyncio.to_thread(_files, folder / WEIGHTS))
-        adapter = await self._artifacts.put(weights)
+        adapter = await self._artifacts.put(await asyncio.to_thread(_packed, folder / WEIGHTS))
         optimizer = await self._artifacts.put(
             await asyncio.to_thread((folder / OPTIMIZER).read_bytes)
         )
@@ -91,13 +92,17 @@ class EngineTrainer:
         )
 
     def _make_folder(self) -> Path:
-        """Make a folder of our own, and remove those of processes that were killed."""
+        """Make a folder of our own, and remove those of processes of this host that were killed:
+        others may share the place.
+        """
         folder = self._machine.folder
         folder.mkdir(parents=True, exist_ok=True)
-        for left in () if self._machine.keep else folder.glob("update-*-*"):
-            if not psutil.pid_exists(int(left.name.split("-")[1])):
+        ours = f"update-{platform.node()}-"
+        for left in () if self._machine.keep else folder.glob(f"{escape(ours)}*-*"):
+            pid, _, _ = left.name.removeprefix(ours).partition("-")
+            if pid.isdecimal() and not psutil.pid_exists(int(pid)):
                 shutil.rmtree(left, ignore_errors=True)
-        return Path(tempfile.mkdtemp(dir=folder, prefix=f"update-{os.getpid()}-"))
+        return Path(tempfile.mkdtemp(dir=folder, prefix=f"{ours}{os.getpid()}-"))
 
     async def _lay_out(self, job: TrainJob, folder: Path) -> None:
         """Write the order and what it goes on from."""
@@ -131,8 +136,8 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
         path.write_bytes(data)
 
 
-def _files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def _packed(folder: Path) -> bytes:
+    return pack({path.name: path.read_bytes() for path in folder.iterdir()})
 
 
 def _outcome(folder: Path) -> Made:

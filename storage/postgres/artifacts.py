@@ -30,7 +30,7 @@ class PostgresArtifacts:
 
     async def put(self, data: bytes) -> str:
         """See the port."""
-        digest = sha256(data)
+        digest = await asyncio.to_thread(sha256, data)
         inline = data if len(data) <= IN_DATABASE else None
         uri = None
         if inline is None:
@@ -47,15 +47,18 @@ class PostgresArtifacts:
             message = f"no artifact {sha256_hex}"
             raise LookupError(message)
         stored: bytes | None = row["bytes"]
-        data = (
-            stored
-            if stored is not None
-            else await asyncio.to_thread((self._folder / row["uri"]).read_bytes)
-        )
-        if sha256(data).hexdigest() != sha256_hex:
+        data = await self._read(sha256_hex, row["uri"]) if stored is None else stored
+        if (await asyncio.to_thread(sha256, data)).hexdigest() != sha256_hex:
             message = f"artifact {sha256_hex} is damaged: restore it from a backup"
             raise ValueError(message)
         return data
+
+    async def _read(self, sha256_hex: str, uri: str) -> bytes:
+        try:
+            return await asyncio.to_thread((self._folder / uri).read_bytes)
+        except FileNotFoundError as error:
+            message = f"artifact {sha256_hex} is not in {self._folder}: restore it from a backup"
+            raise LookupError(message) from error
 
     def _write(self, name: str, data: bytes) -> str:
         """Write, sync, rename, sync the folder: the name exists only with all its bytes."""

@@ -5,6 +5,7 @@ and fails where torch is wanted.
 """
 
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -74,10 +75,12 @@ async def test_an_engine_that_fails_is_quoted(tmp_path: Path) -> None:
 
 
 async def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    """And nothing of one that lives."""
-    mine, dead = (tmp_path / "jobs" / f"update-{pid}-x" for pid in (os.getpid(), _DEAD))
-    mine.mkdir(parents=True)
-    dead.mkdir()
+    """And nothing of one that lives, or may live on another host."""
+    here = tmp_path / "jobs"
+    mine, dead = (here / f"update-{platform.node()}-{pid}-x" for pid in (os.getpid(), _DEAD))
+    elsewhere = here / f"update-another-host-{_DEAD}-x"
+    for folder in (mine, dead, elsewhere):
+        folder.mkdir(parents=True)
     with pytest.raises(Poison):
         await _trainer(tmp_path).train(msgspec.structs.replace(job(), rows=()))
-    assert [mine] == list((tmp_path / "jobs").iterdir())
+    assert {mine, elsewhere} == set(here.iterdir())

@@ -20,14 +20,14 @@ _STEP: Final = "step"
 
 def save(worker: Worker, path: Path) -> None:
     """Write AdamW's moments and steps by parameter, fp32. Every process has to take part."""
-    state = worker.engine.optimizer.state
+    state, first = worker.engine.optimizer.state, dist.get_rank() == 0
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in trained(worker):
         held = state[parameter]
-        tensors[f"{name}.{_STEP}"] = held[_STEP].cpu()
-        for moment in _MOMENTS:
-            tensors[f"{name}.{moment}"] = whole(held[moment])
-    if dist.get_rank() == 0:
+        found = {_STEP: held[_STEP].cpu()} | {each: whole(held[each]) for each in _MOMENTS}
+        if first:
+            tensors |= {f"{name}.{each}": tensor for each, tensor in found.items()}
+    if first:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, path)
 

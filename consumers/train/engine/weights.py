@@ -27,8 +27,13 @@ _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".gguf", ".index.json")
 def export(worker: Worker, folder: Path, order: Order) -> None:
     """Write weights in fp32, and no path or time: equal weights are equal files."""
     found, config = worker.engine.get_per_tensor_param(base_sync_done=True)
-    tensors = {name: whole(tensor).float() for name, tensor in found}
-    if dist.get_rank() != 0:
+    first = dist.get_rank() == 0
+    tensors = {}
+    for name, tensor in found:
+        full = whole(tensor)  # every process takes part, one keeps it
+        if first:
+            tensors[name] = full.float()
+    if not first:
         return
     folder.mkdir(parents=True)
     if config is None:
