@@ -13,7 +13,7 @@ from mia_events.learning.governor import pacing_problem
 from mia_events.learning.guard import Anchor
 from mia_events.steps import Manifest
 from ops.errors import Refused
-from ops.models import choices, full_weight_servers
+from ops.models import base_folder, choices, full_weight_servers
 from ops.settings import ServingSettings, Settings
 
 __all__ = ["code_version", "manifest_of", "shown"]
@@ -185,7 +185,7 @@ def _check_full_weights(manifest: Manifest, settings: Settings) -> None:
             "servers take all weights of a version here, and this run would train an adapter",
             "Add --lora-rank 0.",
         )
-    if not Path(settings.training.model).expanduser().is_dir() or not settings.training.model:
+    if base_folder(settings) is None:
         raise Refused(
             "nothing says where the base model's weights lie, which servers hold too",
             "Set training.model to the folder of its checkpoint.",

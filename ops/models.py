@@ -19,6 +19,7 @@ from ops.settings import EmbeddedSettings, ModelSettings, Settings, read_secret
 __all__ = [
     "ROLES",
     "adapters_of",
+    "base_folder",
     "base_model_folder",
     "chat_model",
     "choices",
@@ -169,15 +170,25 @@ def full_weight_servers(settings: Settings) -> tuple[Endpoint, ...]:
     adapters.
 
     Raises:
-        Refused: it has none of its own: another role would be answered by whatever weights are
-            there.
+        Refused: nobody would exchange weights there; it has no servers of its own, so that another
+            role would be answered by whatever weights are there; or they are not told apart.
     """
     if settings.serving.weights != "full":
         return ()
+    if not settings.training.enabled:
+        raise Refused(
+            "servers of full weights are brought level only where runs may train",
+            'Set training.enabled, or serving.weights = "adapters".',
+        )
     if not settings.models.planner.base_url:
         raise Refused(
             "the embedded vLLM serves every role, and cannot change the planner's weights alone",
             'Set models.planner.base_url and model, or serving.weights = "adapters".',
+        )
+    if not settings.serving.replicas:
+        raise Refused(
+            "behind one address may be several servers, and no reply would tell whose it is",
+            "Name each server of the planner in serving.replicas.",
         )
     servers = planner_replicas(settings, {})
     addresses = {server.base_url for server in servers}
@@ -190,12 +201,17 @@ def full_weight_servers(settings: Settings) -> tuple[Endpoint, ...]:
     return servers
 
 
+def base_folder(settings: Settings) -> Path | None:
+    """Return the base model's checkpoint folder that the settings name, if they do."""
+    named = Path(settings.training.model).expanduser()
+    return named.absolute() if settings.training.model and named.is_dir() else None
+
+
 def base_model_folder(settings: Settings, model: str) -> Path:
     """Return the checkpoint folder of a model as requests call it. Raises `Refused`."""
     environment = find_serve_environment(serve_folder())
-    named = Path(settings.training.model).expanduser()
-    if settings.training.model and named.is_dir():
-        return named.absolute()
+    if named := base_folder(settings):
+        return named
     if model == CHAT_MODEL and environment is not None:
         return environment.chat_model
     if settings.embedded.model:

@@ -304,7 +304,15 @@ def _set(tree: _Tree, keys: list[str], value: str, variable: str) -> None:
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
             raise Refused(f"{variable} names a key below a value", "Drop its last part.")
-    tree[keys[-1]] = value
+    tree[keys[-1]] = _listed(value, variable) if value.startswith("[") else value
+
+
+def _listed(value: str, variable: str) -> object:
+    """Return what a variable says in brackets: a list, as JSON writes it."""
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError as error:
+        raise Refused(f"{variable} is no list: {error}", 'Write it as ["one", "two"].') from error
 
 
 def _refuse_unknown(tree: _Tree, struct: type[msgspec.Struct], path: str) -> None:

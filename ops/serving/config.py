@@ -9,7 +9,7 @@ import msgspec
 
 from consumers.effects.model_client import Endpoint
 from ops.connect import Connections
-from ops.models import planner_replicas
+from ops.models import base_folder, planner_replicas
 from ops.serving.folders import VersionFolders, unpack_adapter, unpack_checkpoint
 from ops.serving.full_weights import FullWeightsReplica
 from ops.serving.placement import Everywhere, Turns
@@ -62,7 +62,7 @@ def serving_config(
         versions=str(versions_folder(settings)),
         replicas=planner_replicas(settings, ports),
         full=settings.serving.weights == "full",
-        base=settings.training.model,
+        base=str(base_folder(settings) or ""),
         room=settings.serving.max_loras,
         turn_s=settings.serving.turn_s,
         poll_s=settings.serving.poll_s,

@@ -1,6 +1,7 @@
 """Versions as servers read them: folders made from artifacts, one for each version, for good."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import tempfile
@@ -25,6 +26,9 @@ __all__ = [
 ADAPTER_FILES: Final = frozenset({"adapter_config.json", "adapter_model.safetensors"})
 #: What a whole checkpoint has at least.
 _CHECKPOINT_FILES: Final = frozenset({"config.json", "model.safetensors"})
+#: What is being made or removed; after so long, whoever did was killed.
+_DRAFT: Final = ".draft-"
+_DRAFT_S: Final = 3_600.0
 
 
 class Damaged(ValueError):
@@ -77,7 +81,13 @@ class VersionFolders:
         self._idle_since = {name: self._idle_since.get(name, now) for name in idle}
         old = sorted(name for name, since in self._idle_since.items() if now - since >= idle_s)
         for name in old:
-            shutil.rmtree(self._folder / name, ignore_errors=True)
+            draft = _draft(self._folder)
+            with contextlib.suppress(FileNotFoundError):  # another was faster
+                (self._folder / name).rename(draft / name)  # at once: what is there is whole
+            shutil.rmtree(draft, ignore_errors=True)
+        for left in self._folder.glob(f"{_DRAFT}*"):
+            if time.time() - left.stat().st_mtime > _DRAFT_S:
+                shutil.rmtree(left, ignore_errors=True)
         return old
 
 
@@ -114,7 +124,7 @@ def _files(data: bytes) -> dict[str, bytes]:
 
 def _write_all(files: Mapping[str, bytes], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target.parent))
+    draft = _draft(target.parent)
     try:
         for name, content in files.items():
             _write(draft / name, content)
@@ -126,6 +136,10 @@ def _write_all(files: Mapping[str, bytes], target: Path) -> None:
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _draft(folder: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -57,7 +57,9 @@ class FullWeightsReplica(Routes):
         return frozenset({held})
 
     async def load(self, name: str, folder: Path) -> None:
-        """See the port: it takes the place of what was there. Two that load at once both fail."""
+        """See the port: it takes the place of what was there. Nobody else is to load meanwhile;
+        whoever finds that another did leaves a server that answers nobody.
+        """
         if name in await self.present():
             return
         if not await asyncio.to_thread(_is_checkpoint, folder):
@@ -67,12 +69,13 @@ class FullWeightsReplica(Routes):
         before = await self._label()
         if held_by(before):
             await self._set_label(leaving(before))
-        await self._do("pause?mode=wait", None, _DRAIN_S)
         try:
+            await self._do("pause?mode=wait", None, _DRAIN_S)
             await self._set_label(loading)
             wish = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
             await self._do("collective_rpc", wish, _LOAD_S)
             if await self._label() != loading:
+                await self._set_label(_NOTHING)
                 raise Declined(f"{self.address}: another process loads weights too")
             await self._set_label(load_label(name, number))
         finally:

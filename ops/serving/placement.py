@@ -83,7 +83,8 @@ class Turns:
         """See the port."""
         by_name = {one.name: one for one in wanted}
         holds = {server: self._kept(names, by_name) for server, names in held.items()}
-        self._since = {
+        away = {key: since for key, since in self._since.items() if key[0] not in held}
+        self._since = away | {
             (server, name): self._since.get((server, name), now)
             for server, name in holds.items()
             if name is not None

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from mia_events.learning.versions import is_served_name
+from mia_events.learning.versions import SERVED_BASE, is_served_name
 from ops.serving.folders import VersionFolders
 from ops.serving.levelling import Load, Unload, Wanted, level, wanted_of
 from ops.serving.placement import Placement
@@ -92,7 +92,7 @@ class Reconciler:
         now = asyncio.get_running_loop().time()
         failing = {name for (_, name), until in self._not_before.items() if until > now}
         shares = self._placement.shares(wanted, held, now=now, failing=failing) if mine else {}
-        needed = {one.name for one in wanted}
+        needed = {SERVED_BASE, *(one.name for one in wanted)}
         standings = await asyncio.gather(
             *(
                 self._mend(replica, shares.get(replica.address), one, needed)
@@ -113,15 +113,14 @@ class Reconciler:
         try:
             names = await replica.present()
         except (Away, Declined) as error:
-            why = f"away: {error}" if isinstance(error, Away) else str(error)
-            return _Found(address=replica.address, problem=why)
+            return _Found(address=replica.address, problem=_why(error))
         return _Found(address=replica.address, names=frozenset(filter(is_served_name, names)))
 
     async def _mend(
         self, replica: Replica, share: Sequence[Wanted] | None, found: _Found, needed: set[str]
     ) -> Standing:
         """Bring a server level with its share; None: it is left as it is. What is `needed` at
-        another one may stay.
+        another one may stay, as may the base model, which somebody may need soon.
         """
         names = found.names
         if names is None:
@@ -131,8 +130,8 @@ class Reconciler:
         else:
             try:
                 standing = await self._level(replica, share, names, needed)
-            except Away as error:
-                standing = Standing(address=replica.address, problem=f"away: {error}")
+            except (Away, Declined) as error:
+                standing = Standing(address=replica.address, problem=_why(error))
         self._tell(replica.address, standing.problem)
         return standing
 
@@ -161,12 +160,16 @@ class Reconciler:
         )
 
     async def _try(self, replica: Replica, action: Load | Unload) -> str:
-        """Do it; what stands in the way, in words. What cannot be done is left for a while."""
+        """Do it; what stands in the way, in words. What cannot be done is left for a while. The
+        database's absence is no version's fault.
+        """
         key, now = (replica.address, action.name), asyncio.get_running_loop().time()
         if self._not_before.get(key, now) > now:
             return "tried again later"
         try:
             await self._act(replica, action)
+        except ConnectionError:
+            raise
         except (Declined, LookupError, ValueError, OSError) as error:
             self._not_before[key] = now + _AGAIN_S
             _log.error("a version is not served", replica=replica.address, problem=str(error))
@@ -191,3 +194,7 @@ class Reconciler:
             else:
                 _log.info("level again", about=about)
         self._told[about] = problem
+
+
+def _why(error: Away | Declined) -> str:
+    return f"away: {error}" if isinstance(error, Away) else str(error)

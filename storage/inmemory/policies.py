@@ -45,7 +45,7 @@ class InMemoryPolicies:
     async def on_base(self) -> tuple[int, ...]:
         """See the port."""
         alive = [run for run in self._db.runs.values() if run.state != ENDED]
-        return tuple(run.run_no for run in alive if BASE in {run.policy, *self._named(run)})
+        return tuple(run.run_no for run in alive if BASE in self._named(run))
 
     @asynccontextmanager
     async def levelling(self) -> AsyncIterator[bool]:
@@ -59,7 +59,7 @@ class InMemoryPolicies:
 
     def _is_wanted(self, row: PolicyRow) -> bool:
         run = self._db.runs[row.run_no]
-        return run.state != ENDED and row.name in {run.policy, *self._named(run)}
+        return run.state != ENDED and row.name in self._named(run)
 
     def _named(self, run: RunRow) -> Iterator[str | None]:
         mine = run.run_no
@@ -72,9 +72,10 @@ class InMemoryPolicies:
         for row in self._db.policies.values():
             if row.run_no == mine and row.state == "candidate":
                 yield from (row.name, row.parent)
-        for generation in range(run.sealed_gen - run.manifest.lag, run.sealed_gen + 1):
-            yield policy_of(self._db, mine, max(0, generation))
         yield _best(self._db, run)
+        generations = range(run.sealed_gen - run.manifest.lag, run.sealed_gen + 1)
+        serve = [run.policy, *(policy_of(self._db, mine, max(0, one)) for one in generations)]
+        yield from (name for name in serve if name != BASE or run.manifest.train)
 
 
 def _best(db: Database, run: RunRow) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from itertools import groupby
@@ -13,7 +14,7 @@ from mia_events.effects import Groups, GroupView
 from mia_events.learning.groups import RecordedCall, rollout_turns
 from mia_events.learning.versions import BASE
 from storage.ports import PolicyRow
-from storage.postgres.pool import RETRYABLE, answering
+from storage.postgres.pool import RETRYABLE, Unavailable, answering
 from storage.postgres.sql import queries
 
 if TYPE_CHECKING:
@@ -60,13 +61,14 @@ class PostgresPolicies:
 
     @asynccontextmanager
     async def levelling(self) -> AsyncIterator[bool]:
-        """See the port. The lock is the connection's: it ends with it, whatever becomes of us."""
+        """See the port. The lock is the connection's: it ends with it, and our work with both."""
         async with AsyncExitStack() as stack:
             async with answering():
                 connection = await stack.enter_async_context(self._pool.acquire())
                 stack.push_async_callback(_let_others, connection)
                 mine = bool(await connection.fetchval(_Q["begin_levelling"], _LEVELLING))
-            yield mine
+            async with _as_long_as(connection):
+                yield mine
 
     async def _named(self) -> tuple[tuple[int, str], ...]:
         """Runs and what requests of theirs may name."""
@@ -143,6 +145,28 @@ def group_views(questions: Sequence[UUID], rollouts: Sequence[Any], calls: Seque
         for key, rows in groupby(rollouts, key=lambda row: (row["question"], row["pos"]))
     }
     return Groups(tuple(views[question] for question in questions))
+
+
+@asynccontextmanager
+async def _as_long_as(connection: Connection) -> AsyncIterator[None]:
+    """End what is done inside, with `Unavailable`, when the connection ends."""
+    limit = asyncio.timeout(None)
+
+    def gone(_: object) -> None:
+        limit.reschedule(0.0)
+
+    try:
+        async with limit:
+            connection.add_termination_listener(gone)
+            try:
+                yield
+            finally:
+                with suppress(asyncpg.InterfaceError):  # it is gone from the pool already
+                    connection.remove_termination_listener(gone)
+    except TimeoutError as error:
+        if limit.expired():
+            raise Unavailable("the connection that holds the lock ended") from error
+        raise
 
 
 async def _let_others(connection: Connection) -> None:

@@ -26,15 +26,18 @@ SELECT p.* FROM policy AS p WHERE p.run_no = $1 AND p.name = $2
 -- name: named
 -- What requests of unfinished runs may name, the base model too: what serves, what unfinished batches and questions are
 -- pinned to, or the next ones may be; what a guard compares (a candidate, its parent, the best so far); the best also to
--- go back to it at once.
+-- go back to it at once. In a run that does not train the base model is named by open questions alone: it may be open
+-- for good, with none.
 WITH alive AS (
-    SELECT r.run_no, r.policy, r.sealed_gen - r.lag AS oldest FROM run AS r WHERE r.state NOT IN ('ended', 'purged')
+    SELECT r.run_no, r.policy, r.trains, r.sealed_gen - r.lag AS oldest FROM run AS r
+    WHERE r.state NOT IN ('ended', 'purged')
 )
-SELECT r.run_no, r.policy AS name FROM alive AS r
+SELECT r.run_no, r.policy AS name FROM alive AS r WHERE r.trains OR r.policy <> 'base'
 UNION
 SELECT b.run_no, b.policy FROM batch AS b JOIN alive AS r ON r.run_no = b.run_no WHERE b.status <> 'ended'
 UNION
-SELECT g.run_no, g.policy FROM generation AS g JOIN alive AS r ON r.run_no = g.run_no WHERE g.number >= r.oldest
+SELECT g.run_no, g.policy FROM generation AS g JOIN alive AS r ON r.run_no = g.run_no
+WHERE g.number >= r.oldest AND (r.trains OR g.policy <> 'base')
 UNION
 SELECT q.run_no, q.policy FROM active AS a JOIN alive AS r ON r.run_no = a.run_no
 JOIN question AS q ON q.id = a.stream WHERE a.kind = 2

@@ -59,6 +59,10 @@ async def open_pool(dsn: str, *, size: int, durable: bool = True) -> asyncpg.Poo
         "plan_cache_mode": "force_generic_plan",
         # A process that is stopped inside a transaction must not hold its locks for ever.
         "idle_in_transaction_session_timeout": "30s",
+        # A host that is gone must not keep its session, and the session's lock, for hours.
+        "tcp_keepalives_idle": "30",
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
     }
     if not durable:
         settings["synchronous_commit"] = "off"

@@ -1,21 +1,18 @@
 """Who brings servers level holds a lock of his connection's: it ends with that, however it ends."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
 from storage.postgres.policies import PostgresPolicies
-from storage.postgres.pool import open_pool
+from storage.postgres.pool import Unavailable, open_pool
 
 _KILL_OTHERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
-
-
-class _Died(Exception):
-    """What went wrong while servers were brought level."""
 
 
 @pytest.fixture
@@ -31,27 +28,21 @@ async def policies(database: str) -> AsyncIterator[PostgresPolicies]:
 async def test_a_lost_connection_lets_others_level_servers(
     database: str, policies: PostgresPolicies
 ) -> None:
-    """More often than there are connections: none is kept, and none keeps the lock."""
+    """More often than there are connections: none is kept, and none keeps the lock. Who held it
+    stops what he does, for another may have begun.
+    """
     for _ in range(3):
-        async with policies.levelling() as mine:
-            assert mine
-            await _kill_others(database)
+        with pytest.raises(Unavailable):
+            await _level_for_long(database, policies)
     async with policies.levelling() as mine, policies.levelling() as second:
         assert (True, False) == (mine, second)
 
 
-async def test_what_went_wrong_meanwhile_is_told(database: str, policies: PostgresPolicies) -> None:
-    """Not that the lock could not be let go."""
-    with pytest.raises(_Died):
-        await _die(database, policies)
+async def _level_for_long(database: str, policies: PostgresPolicies) -> None:
     async with policies.levelling() as mine:
         assert mine
-
-
-async def _die(database: str, policies: PostgresPolicies) -> None:
-    async with policies.levelling():
         await _kill_others(database)
-        raise _Died
+        await asyncio.sleep(60)
 
 
 async def _kill_others(database: str) -> None:

@@ -119,6 +119,7 @@ def _full_weights(server: _Server, base: Path) -> dict[str, str]:
     return {
         "MIA_SERVING__WEIGHTS": "full",
         "MIA_SERVING__TURN_S": "1",
+        "MIA_SERVING__REPLICAS": json.dumps([server.base_url]),
         "MIA_TRAINING__MODEL": str(base),
         "MIA_MODELS__PLANNER__BASE_URL": server.base_url,
         "MIA_MODELS__PLANNER__MODEL": "scripted",

@@ -223,6 +223,29 @@ async def test_two_that_load_at_once_leave_no_wrong_label(lab: _Lab) -> None:
     assert held_by(server.label) not in {one, other}
 
 
+async def test_a_mark_that_is_found_is_taken_off(lab: _Lab) -> None:
+    """The weights of either may be there, whoever's label it was."""
+    server, replica, name = lab.servers[0], lab.replicas[0], await lab.version(1)
+    await lab.reconciler.once()
+    server.label, server.slow_s = "default", 0.3
+    load = asyncio.create_task(replica.load(name, lab.checkpoints / name))
+    await asyncio.sleep(0.1)
+    server.label = load_label("planner@v7-0123456789ab", "00c0ffee")
+    with pytest.raises(Declined, match="another process"):
+        await load
+    assert not await replica.present()
+    assert not server.is_paused
+
+
+async def test_a_base_model_that_nobody_asks_for_stays(lab: _Lab) -> None:
+    """Until something else is to be there: to bring it back takes long."""
+    lab.policies.base = True
+    await lab.reconciler.once()
+    lab.policies.base = False
+    assert (await lab.reconciler.once()).is_level
+    assert {"said by base"} == {await lab.asked(SERVED_BASE)}
+
+
 async def test_while_another_process_levels_nothing_is_touched(lab: _Lab) -> None:
     """Only looked at."""
     await lab.version(1)

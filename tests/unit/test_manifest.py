@@ -97,6 +97,7 @@ def test_a_run_that_trains_all_weights_needs_servers_of_its_own(tmp_path: Path) 
         "MIA_SERVING__WEIGHTS": "full",
         "MIA_MODELS__PLANNER__BASE_URL": "http://planner/v1",
         "MIA_MODELS__PLANNER__MODEL": "planner",
+        "MIA_SERVING__REPLICAS": '["http://planner/v1"]',
     }
     wide = {"mode": "batch", "rollouts": 2, "train": True, "hyper": {"lora_rank": 0}}
     here = load_settings(environ={**full, "MIA_TRAINING__MODEL": str(tmp_path)})
@@ -114,6 +115,8 @@ def test_a_run_that_trains_all_weights_needs_servers_of_its_own(tmp_path: Path) 
     )
     with pytest.raises(Refused, match=r"the judge is served where"):
         manifest_of(shared, **wide)
+    with pytest.raises(Refused, match=r"serving\.replicas"):
+        manifest_of(load_settings(environ={**full, "MIA_SERVING__REPLICAS": "[]"}), **wide)
     embedded = {**_TRAINS, "MIA_SERVING__WEIGHTS": "full"}
     with pytest.raises(Refused, match=r"embedded vLLM serves every role"):
         manifest_of(load_settings(environ=embedded), **wide)

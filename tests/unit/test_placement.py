@@ -72,6 +72,15 @@ def test_more_versions_than_servers_take_turns() -> None:
     assert min(seen.count(name) for name in "abc") >= _TURN_S
 
 
+def test_a_server_that_misses_a_pass_keeps_its_place_in_turn() -> None:
+    """It was slow to say what it holds, and has held it all the while."""
+    turns, wanted = Turns(_TURN_S), _wanted("a", "b")
+    held = {"one": frozenset({"a"})}
+    turns.shares(wanted, held, now=0.0, failing=())
+    turns.shares(wanted, {}, now=_TURN_S - 1, failing=())
+    assert {"one": _wanted("b")} == turns.shares(wanted, held, now=_TURN_S, failing=())
+
+
 def test_what_cannot_be_loaded_holds_up_no_other() -> None:
     """It comes last, and what is there stays until something can take its place."""
     servers = _Servers(1)

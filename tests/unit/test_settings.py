@@ -39,6 +39,15 @@ def test_variables_win_over_the_file(tmp_path: Path) -> None:
     assert (7, 5.0, "/data") == (found.worker.slots, found.worker.lease_s, found.home)
 
 
+def test_a_variable_may_hold_a_list(tmp_path: Path) -> None:
+    """Whatever the file may say, a variable may; what is no list says how one is written."""
+    path, name = _written(tmp_path, ""), "MIA_SERVING__REPLICAS"
+    found = load_settings(path, {name: '["http://a/v1", "http://b/v1"]'})
+    assert ["http://a/v1", "http://b/v1"] == list(found.serving.replicas)
+    with pytest.raises(Refused, match=name):
+        load_settings(path, {name: "[http://a/v1]"})
+
+
 @pytest.mark.parametrize(
     "text,near",
     [

@@ -1,5 +1,6 @@
 """Adapters as servers read them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,16 @@ def test_only_folders_that_nobody_wants_for_long_are_removed(tmp_path: Path) -> 
     assert [gone] == folders.forget({kept, back}, idle_s=0)
     assert [] == folders.forget({kept}, idle_s=60)
     assert {back, kept, "something-else"} == set(_names(tmp_path))
+
+
+def test_what_a_kill_left_half_done_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    """A draft that somebody may still be writing stays."""
+    old, new = tmp_path / ".draft-old", tmp_path / ".draft-new"
+    for draft in (old, new):
+        draft.mkdir()
+    os.utime(old, (0, 0))
+    VersionFolders(MemoryArtifacts(), tmp_path).forget((), idle_s=0)
+    assert [".draft-new"] == _names(tmp_path)
 
 
 def test_there_need_be_no_folder(tmp_path: Path) -> None:
