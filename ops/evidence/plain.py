@@ -19,6 +19,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     `sampler_gap_*` is how far the samplers' log-probabilities are from PyTorch's; `gradient_worst`
     relates to the largest of each tensor, `weights_worst` and the others are absolute.
+    `divergence_gap` is of the new version's from the base model; 0 where it is not measured.
     """
 
     loss: float
@@ -28,6 +29,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     gradient_worst: float
     gradient_tensors: int
     weights_worst: float
+    divergence_gap: float
 
 
 def compared(python: Path, folder: Path) -> Comparison:

@@ -163,6 +163,17 @@ def _compare(folder: Path, model: Model, optimizer: torch.optim.Optimizer) -> di
     return {"gradient_worst": worst, "gradient_tensors": tensors, "weights_worst": apart}
 
 
+def _divergence_gap(model: Model, job: dict[str, Any], metrics: dict[str, float]) -> float:
+    """Return how far the engine's divergence of the new version from the base model is from the
+    one here: a mean over tokens, as the rows were sampled.
+    """
+    if not job["hyper"]["kl"]:
+        return 0.0
+    with torch.no_grad():
+        parts = [_divergence(model, _log_probs(model, row), row) for row in job["rows"]]
+    return abs(torch.cat(parts).mean().item() - metrics["kl_base"])
+
+
 def main(folder: Path) -> None:
     """Print the figures of a finished job."""
     order = json.loads((folder / "order.json").read_bytes())
@@ -179,6 +190,7 @@ def main(folder: Path) -> None:
     figures = {
         "loss": loss,
         "loss_gap": abs(loss - outcome["metrics"]["loss"]),
+        "divergence_gap": _divergence_gap(model, order["job"], outcome["metrics"]),
         "sampler_gap_max": max(gaps),
         "sampler_gap_mean": sum(gaps) / len(gaps),
         **_compare(folder, model, optimizer),

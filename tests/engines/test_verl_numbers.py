@@ -41,6 +41,7 @@ def _assert_equal(found: Comparison, tensors: int) -> None:
     assert 1e-5 > found.loss_gap
     assert 1e-4 > found.gradient_worst
     assert 5e-5 > found.weights_worst  # of steps of 1e-3
+    assert 1e-5 > found.divergence_gap
 
 
 @pytest.mark.parametrize(

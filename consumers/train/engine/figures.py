@@ -53,14 +53,13 @@ def figures_of(rows: Sequence[Row], seen: Sequence[Tokens]) -> dict[str, float]:
 
     `entropy` is the mean of -log p over the sampled tokens; `ess` the effective sample size of the
     samplers' tokens under the parent, as a share: (sum w)^2 / (n sum w^2) of w = p_parent /
-    p_sampler. `kl_base` is the k3 estimate of the divergence from the base model.
+    p_sampler. `kl_parent` is the divergence of the parent from the base model.
     """
     old, gap = _flat([each.old for each in seen]), _flat([each.old - each.sampled for each in seen])
     ratio = gap.clamp(-20.0, 20.0).exp()
     sums = [torch.ones_like(gap), -old, gap.abs(), ratio, ratio**2]
     if any(each.base is not None for each in seen):
-        log = _flat([each.base for each in seen if each.base is not None]) - old
-        sums.append(log.exp() - log - 1.0)
+        sums.append(_k3(old, _flat([each.base for each in seen if each.base is not None])))
     tokens, surprise, gaps, first, second, *k3 = _total([each.sum() for each in sums])
     return {
         "rows": float(len(rows)),
@@ -70,8 +69,26 @@ def figures_of(rows: Sequence[Row], seen: Sequence[Tokens]) -> dict[str, float]:
         "sampler_gap_mean": gaps / tokens,
         "sampler_gap_max": _highest(gap.abs()),
         "ess": min(1.0, first**2 / (tokens * second)),  # rounding apart, it is at most that
-        **({"kl_base": k3[0] / tokens} if k3 else {}),
+        **({"kl_parent": k3[0] / tokens} if k3 else {}),
     }
+
+
+def divergence(batch: Any, found: torch.Tensor) -> float:
+    """Return how far log-probabilities of a batch's answers, (tokens of all rows,), are from the
+    base model's, over all processes' tokens that train.
+    """
+    counted = batch["response_mask"].values().bool()
+    one, base = found[counted].cpu(), batch["ref_log_prob"].values()[counted].cpu()
+    total, tokens = _total([_k3(one, base).sum(), counted.sum()])
+    return total / tokens
+
+
+def _k3(one: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """Schulman's estimate k3 of KL(one || base) by tokens, (tokens,) nats: r - 1 - log r of
+    r = p_base / p_one (http://joschu.net/blog/kl-approx.html).
+    """
+    log = base - one
+    return log.exp() - log - 1.0
 
 
 def _flat(parts: list[torch.Tensor]) -> torch.Tensor:
@@ -96,4 +113,4 @@ def _mean(value: Any) -> float:
     return sum(flat) / len(flat)
 
 
-__all__ = ["Tokens", "figures_of", "told_by_verl"]
+__all__ = ["Tokens", "divergence", "figures_of", "told_by_verl"]

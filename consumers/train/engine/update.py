@@ -15,7 +15,7 @@ from consumers.train.engine import optimizer, weights
 from consumers.train.engine.batch import Batch, batch_of, budget_of, like, share_of
 from consumers.train.engine.check import UnfitError
 from consumers.train.engine.determinants import determinants
-from consumers.train.engine.figures import figures_of
+from consumers.train.engine.figures import divergence, figures_of
 from consumers.train.engine.passes import correct, log_probs, step
 from consumers.train.engine.worker import Worker, build
 from consumers.train.points import point
@@ -80,6 +80,9 @@ def _train(
         raise UnfitError(f"the gradient's norm is {told['grad_norm']}: no step was made")
     clock("update")
     told["update_norm"] = _distance(before, _local(worker))
+    if job.hyper.kl:
+        told["kl_base"] = divergence(batch, log_probs(worker, batch))
+        clock("divergence")
     return figures_of(job.rows, seen[: len(seen) // job.hyper.epochs]) | told
 
 
