@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
+from mia_events.ordering import by_time
 from schemas.envelope import decode_payload
 from schemas.events import QuestionAnswered
 from storage.postgres.history import PostgresHistory, QuestionState, StoredEvent, place_after
@@ -44,13 +44,8 @@ async def follow(
 
 
 def in_order(events: Iterable[StoredEvent]) -> list[StoredEvent]:
-    """Return events by time, those of a stream by number: workers' clocks may disagree."""
-    ranked: list[tuple[datetime, int, StoredEvent]] = []
-    latest: dict[int, datetime] = {}
-    for event in sorted(events, key=lambda event: event.seq):
-        latest[event.slot] = max(event.at, latest.get(event.slot, event.at))
-        ranked.append((latest[event.slot], event.slot, event))
-    return [event for *_, event in sorted(ranked, key=lambda one: (*one[:2], one[2].seq))]
+    """Return a question's events by time, those of a stream by number."""
+    return by_time(events, lambda event: (event.slot, event.at, event.seq))
 
 
 def told(event: StoredEvent) -> dict[str, Any]:

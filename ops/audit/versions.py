@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
 from mia_events.learning.groups import GRADED
 from mia_events.learning.versions import BASE, version_name
 from mia_events.lifecycle import Kind
+from mia_events.ordering import by_time
 from ops.audit.book import Book, Entry, Stream
 from ops.audit.findings import Check, Findings
 from schemas import events as ev
@@ -23,6 +25,10 @@ class _Fold(msgspec.Struct):
     orders: int = 0
     states: dict[str, str] = {}
     generations: dict[int, str] = {}
+
+
+#: Events after which an order may have come while their step was being made.
+_LATE: Final = (ev.LearnerTrained, ev.LearnerUntrained)
 
 
 def check_versions(book: Book, findings: Findings) -> None:
@@ -86,7 +92,8 @@ def _folded(book: Book, learner: Stream, findings: Findings) -> _Fold:
     fold = _Fold()
     made_from: str | None = None
     candidate = ""
-    for entry in sorted(_entries(book, learner), key=lambda entry: entry.row.at):
+    entries = _entries(book, learner)
+    for entry in by_time(entries, lambda one: (one.row.stream, one.row.at, one.row.seq)):
         match entry.payload:
             case ev.RunPolicySet(policy=policy, previous=previous):
                 _require_serving(fold, previous, entry, findings)
@@ -95,6 +102,9 @@ def _folded(book: Book, learner: Stream, findings: Findings) -> _Fold:
                 _require_serving(fold, trained.parent, entry, findings)
                 made_from, candidate = trained.parent, trained.policy
                 fold.states[candidate] = "candidate"
+            case ev.LearnerUntrained(policy=policy):
+                _require_serving(fold, policy, entry, findings)
+                made_from = candidate = policy
             case ev.LearnerSealed() as sealed:
                 if made_from is not None:
                     _decided(fold, sealed, candidate, made_from)
@@ -112,7 +122,7 @@ def _entries(book: Book, learner: Stream) -> Iterator[Entry]:
 def _require_serving(fold: _Fold, named: str, entry: Entry, findings: Findings) -> None:
     findings.require(
         # An order may have come while the update was being made.
-        named == fold.serving or (fold.orders and isinstance(entry.payload, ev.LearnerTrained)),
+        named == fold.serving or (fold.orders and isinstance(entry.payload, _LATE)),
         Check.VERSION,
         f"{entry.where}: names {named} as what serves, that was {fold.serving}",
         entry.row.stream,
@@ -130,7 +140,8 @@ def _ordered(fold: _Fold, policy: str, previous: str) -> None:
 
 
 def _decided(fold: _Fold, sealed: ev.LearnerSealed, candidate: str, parent: str) -> None:
-    fold.states[candidate] = "promoted" if sealed.training == "promoted" else "held_back"
+    if candidate != parent:
+        fold.states[candidate] = "promoted" if sealed.training == "promoted" else "held_back"
     if sealed.policy not in (candidate, parent) and parent in fold.states:
         fold.states[parent] = "rolled_back"
     if fold.serving == parent:

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mia_events.ordering import by_time
 from ops.cli.waiting import waiting_for
 from ops.connected import Connected, connected, run_named
 from ops.console import console
@@ -22,8 +23,7 @@ from ops.errors import Refused
 from ops.learning.lessons import TYPES, Lesson, Ordered, lessons_of
 from ops.learning.plot import page, picture
 from schemas.envelope import decode_payload
-from schemas.events import Event
-from storage.postgres.watch import Feed, PostgresWatch
+from storage.postgres.watch import Feed, PostgresWatch, SeenEvent
 
 __all__ = ["learn"]
 
@@ -92,14 +92,13 @@ async def _watch(run: str, tell: Callable[[_Seen], None], *, once: bool) -> None
     async with connected("mia_worker") as at:
         view, _ = await run_named(at.ledger, run)
         feed = Feed(PostgresWatch(at.ledger.pool), view.run_no, TYPES)
-        events: list[tuple[datetime, int, Event]] = []
+        events: list[SeenEvent] = []
         seen = _Seen(run)
         while True:
             await _look(at, seen)
-            fresh = await feed.fresh()
-            events += [(e.at, e.seq, decode_payload(e.body)) for e in fresh if e.body is not None]
-            events.sort(key=lambda one: one[:2])
-            seen.lessons, seen.orders = lessons_of((at_, event) for at_, _, event in events)
+            events = by_time([*events, *await feed.fresh()], lambda e: (e.stream, e.at, e.seq))
+            told = [(e.at, decode_payload(e.body)) for e in events if e.body is not None]
+            seen.lessons, seen.orders = lessons_of(told)
             tell(seen)
             if once or seen.state in _OVER:
                 return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mia_events.ordering import by_time
 from storage.postgres.pool import answering
 from storage.postgres.sql import queries
 
@@ -77,6 +78,9 @@ class PostgresSummary:
             latency=dict(latency),
             uses=dict(uses),
             answers=[(row["answer"], row["gold"]) for row in answers],
-            learning=[(row["at"], row["body"]) for row in learned],
+            learning=[
+                (row["at"], row["body"])
+                for row in by_time(learned, lambda row: (row["stream"], row["at"], row["seq"]))
+            ],
             **found,
         )

@@ -82,8 +82,7 @@ SELECT convert_from(e.body, 'UTF8')::jsonb ->> 'reason' AS reason, count(*) AS n
 WHERE e.run_no = $1 AND e.type = 'rollout.failed' AND e.body IS NOT NULL GROUP BY 1
 
 -- name: learning
--- What tells of learning ($2: types of events) in a run that trains, in the order of its time.
-SELECT e.at, e.body FROM event AS e
+-- What tells of learning ($2: types of events) in a run that trains.
+SELECT e.stream, e.seq, e.at, e.body FROM event AS e
 WHERE e.run_no = $1 AND e.type = ANY ($2) AND e.body IS NOT NULL
   AND EXISTS (SELECT FROM event AS m WHERE m.run_no = $1 AND m.type = 'learner.merged')
-ORDER BY e.at, e.seq
