@@ -312,7 +312,8 @@ class LabelStore(Protocol):
     async def seal(
         self, run_no: int, question: UUID, value: str, *, source: str
     ) -> tuple[Emitted, ...]:
-        """Keep a label and ledger its salted commitment; the same value again is one label.
+        """Keep a label and ledger its salted commitment; the same source again is one label,
+        another one corrects it.
 
         Rollouts that wait for it are due at once.
         """

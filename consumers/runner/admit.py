@@ -181,12 +181,12 @@ class Admission:
                 continue
             source, row = (label.source, label.row) if label.id is None else ("id", label.id)
             question = ids.question_id(run.id, source or "", row or "", label.pass_no)
-            await self._labels.seal(run.run_no, question, label.label, source="feedback")
+            await self._labels.seal(run.run_no, question, label.label, source=_origin(record))
 
     async def refuse(self, record: Record, reason: str) -> None:
         """Dead-letter a record once, however often it is read."""
         self.refused += 1
-        origin = f"{record.topic}/{record.partition}/{record.offset}"
+        origin = _place(record)
         letter = DeadLetterRow(
             id=dead_letter_id(record),
             run_no=0,
@@ -201,8 +201,18 @@ class Admission:
 
 def dead_letter_id(record: Record) -> UUID:
     """One dead letter per record: by where and when it was written, and its bytes."""
-    where = f"{record.topic}/{record.partition}/{record.offset}/{record.timestamp}"
-    return uuid5(ids.NAMESPACE, f"{where}/{sha256(record.value).hexdigest()}")
+    return uuid5(ids.NAMESPACE, f"{_origin(record)}/{sha256(record.value).hexdigest()}")
+
+
+def _origin(record: Record) -> str:
+    """Where and when a record was written, and nothing of what it says: a label's id is made of
+    it, and a correction is another label than what it corrects.
+    """
+    return f"{_place(record)}/{record.timestamp}"
+
+
+def _place(record: Record) -> str:
+    return f"{record.topic}/{record.partition}/{record.offset}"
 
 
 def identity(question: IncomingQuestion, record: Record) -> tuple[str, str]:

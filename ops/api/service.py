@@ -69,7 +69,8 @@ class Service:
         if await self.history.question(question) is None:
             raise Problem(404, "not_found", "the run has no such question")
         async with self._sending:
-            await self._outlet.put(topics.FEEDBACK, None, msgspec.json.encode(record))
+            # By question: a correction stays behind what it corrects.
+            await self._outlet.put(topics.FEEDBACK, question.bytes, msgspec.json.encode(record))
             await self._outlet.flush()
 
     async def question(self, question: UUID) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import contextlib
 import getpass
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -21,7 +22,7 @@ from ops.errors import Refused, unreadable
 from producers.outlet import KafkaOutlet
 from schemas.external import IncomingLabel, decode_label
 from schemas.external import Refused as NotTaken
-from storage.postgres.history import PostgresHistory
+from storage.postgres.history import PostgresHistory, QuestionState
 from storage.postgres.watch import PostgresWatch
 
 __all__ = ["label"]
@@ -42,7 +43,8 @@ def label(
     """Give the gold answer of a question; it is sealed, and only judge and report read it.
 
     Without a VALUE it is read from standard input, so that it stands in no list of processes and
-    no shell's history. Exit status 1: a label was not sealed.
+    no shell's history. A second label of a question corrects the first. One for a question that
+    has ended is kept for reports, and changes nothing else. Exit status 1: a label was not sealed.
 
     Args:
         run: The run.
@@ -57,8 +59,10 @@ def label(
         good, bad = labels, 0
     else:
         good, bad = _read(file)
-    sealed = waiting_for(_send(run, good))
+    sealed, late = waiting_for(_send(run, good))
     console().print(f"{sealed} of {len(good) + bad} labels are sealed", markup=False)
+    if late:
+        warn(f"{late} came after their questions had ended: only reports will use them")
     if bad or sealed < len(good):
         sys.exit(1)
 
@@ -97,25 +101,35 @@ def _read(file: Path) -> tuple[list[tuple[str, str]], int]:
     return good, bad
 
 
-async def _send(run: str, labels: Sequence[tuple[str, str]]) -> int:
+async def _send(run: str, labels: Sequence[tuple[str, str]]) -> tuple[int, int]:
+    """Send them all, or none where a question is unknown; how many were sealed, and how many of
+    all came too late to count.
+    """
     async with connected("mia_worker") as at:
         view, _ = await run_named(at.ledger, run)
         named = [(await _named(at, view.id, run, question), value) for question, value in labels]
+        watch = PostgresWatch(at.ledger.pool)
+        wanted = Counter(state.id for (state, _), _ in named)
+        wanted += await watch.labels(list(wanted))
         async with KafkaOutlet(at.connections.kafka) as outlet:
-            for (_, record), value in named:
+            for (state, record), value in named:
                 whole = msgspec.structs.replace(record, label=value)
-                await outlet.put(topics.FEEDBACK, None, _checked(whole))
+                # By question: a correction stays behind what it corrects.
+                await outlet.put(topics.FEEDBACK, state.id.bytes, _checked(whole))
             await outlet.flush()
-        return await _sealed(at, [question for (question, _), _ in named])
+        missing = await _missing(watch, wanted)
+    return len(named) - missing, sum(state.closed for (state, _), _ in named)
 
 
-async def _named(at: Connected, run_id: UUID, run: str, name: str) -> tuple[UUID, IncomingLabel]:
-    """Return a question's id and the label's record, still empty. Raises `Refused`."""
+async def _named(
+    at: Connected, run_id: UUID, run: str, name: str
+) -> tuple[QuestionState, IncomingLabel]:
+    """Return a question and the label's record, still empty. Raises `Refused`."""
     history = PostgresHistory(at.ledger.pool)
     for question in _candidates(run_id, name):
         found = await history.question(question)
         if found is not None and found.run == run:
-            return question, IncomingLabel(
+            return found, IncomingLabel(
                 label="", run=run, source=found.source, row=found.row, pass_no=found.pass_no
             )
     raise Refused(f"run {run!r} has no question {name}", "`mia answers` shows their ids.")
@@ -138,12 +152,15 @@ def _checked(record: IncomingLabel) -> bytes:
     return encoded
 
 
-async def _sealed(at: Connected, questions: Sequence[UUID]) -> int:
-    """Wait until the labels are sealed; how many questions have one."""
-    watch, deadline = PostgresWatch(at.ledger.pool), time.monotonic() + _PATIENCE_S
-    wanted = set(questions)
+async def _missing(watch: PostgresWatch, wanted: Counter[UUID]) -> int:
+    """Wait until questions have so many labels, as long as there are more and more; how many are
+    still missing then.
+    """
+    deadline, before = time.monotonic() + _PATIENCE_S, sum(wanted.values())
     while True:
-        found = await watch.labelled(questions)
-        if found == wanted or time.monotonic() > deadline:
-            return sum(question in found for question in questions)
+        missing = (wanted - await watch.labels(list(wanted))).total()
+        if missing < before:
+            deadline, before = time.monotonic() + _PATIENCE_S, missing
+        if not missing or time.monotonic() > deadline:
+            return missing
         await asyncio.sleep(_POLL_S)

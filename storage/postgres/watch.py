@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -120,11 +121,11 @@ class PostgresWatch:
             (row,) = await self._pool.fetch(_Q["standing"], run_no, source)
         return Standing(**row)
 
-    async def labelled(self, questions: Sequence[UUID]) -> set[UUID]:
-        """Those of some questions that have a label."""
+    async def labels(self, questions: Sequence[UUID]) -> Counter[UUID]:
+        """How many labels each of some questions has."""
         async with answering():
-            rows = await self._pool.fetch(_Q["labelled"], list(questions))
-        return {row["question"] for row in rows}
+            rows = await self._pool.fetch(_Q["labels"], list(questions))
+        return Counter({row["question"]: row["n"] for row in rows})
 
     async def waiting_facts(self) -> int:
         """How many outbound facts the broker has not acknowledged yet."""

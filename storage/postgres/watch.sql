@@ -32,9 +32,9 @@ SELECT count(*) AS accepted, count(*) FILTER (WHERE q.closed) AS ended,
        (SELECT count(*) FROM active AS a WHERE a.run_no = $1 AND a.topic IS NOT NULL AND a.claim IS NULL) AS lag
 FROM question AS q WHERE q.run_no = $1 AND q.source = $2
 
--- name: labelled
--- Which of some questions have a label; never what it says.
-SELECT DISTINCT l.question FROM label AS l WHERE l.question = ANY ($1)
+-- name: labels
+-- How many labels some questions have; never what they say.
+SELECT l.question, count(*) AS n FROM label AS l WHERE l.question = ANY ($1) GROUP BY l.question
 
 -- name: waiting_facts
 -- How many outbound facts the broker has not acknowledged yet.

@@ -200,6 +200,11 @@ def test_a_label_is_sealed_and_shown_to_nobody(mia: Mia) -> None:
     shown = _run(mia, "events", "show", told[0]["question"])
     assert "label.received" in shown
     assert _SECRET not in shown
+    corrected = mia("label", "default", "labelled", f"not {_SECRET}")
+    assert (0, True) == (corrected.returncode, "1 of 1 labels are sealed" in corrected.stdout)
+    assert "after their questions had ended" in corrected.stderr
+    shown = _run(mia, "events", "show", told[0]["question"])
+    assert (2, False) == (shown.count("label.received"), _SECRET in shown)
     unknown = mia("label", "default", "nobody-asked-this", "x")
     assert (1, True) == (unknown.returncode, "has no question" in unknown.stderr)
 
