@@ -171,7 +171,8 @@ def _divergence_gap(model: Model, job: dict[str, Any], metrics: dict[str, float]
         return 0.0
     with torch.no_grad():
         parts = [_divergence(model, _log_probs(model, row), row) for row in job["rows"]]
-    return abs(torch.cat(parts).mean().item() - metrics["kl_base"])
+    mean: float = torch.cat(parts).mean().item()
+    return abs(mean - metrics["kl_base"])
 
 
 def main(folder: Path) -> None:
