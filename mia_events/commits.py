@@ -73,12 +73,12 @@ class Join(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What a guard decided on version `candidate`: from here on `serves` does, if it is still
-    `served` that does now.
+    """What a guard decided on version `candidate`, new or serving: from here on `serves` does, if
+    it is still `served` that does now.
     """
 
     candidate: str
-    state: Literal["promoted", "held_back"]
+    state: Literal["promoted", "held_back", "rolled_back"]
     served: str
     serves: str
 
@@ -220,8 +220,15 @@ def _question_update(task: Task, event: Event) -> QuestionUpdate | None:
 
 
 def _decision(task: Task, event: Event) -> Decision | None:
-    """The decision in a seal that follows an update; a guard that failed holds back."""
-    if not isinstance(event, ev.LearnerSealed) or not isinstance(task.command, ev.LearnerTrained):
+    """The decision in a seal that follows an update, or the look at what serves where there was
+    none; a guard that failed holds back.
+    """
+    if not isinstance(event, ev.LearnerSealed):
+        return None
+    if isinstance(task.command, ev.LearnerUntrained) and event.policy != task.command.policy:
+        served = task.command.policy
+        return Decision(candidate=served, state="rolled_back", served=served, serves=event.policy)
+    if not isinstance(task.command, ev.LearnerTrained):
         return None
     trained = task.command
     return Decision(

@@ -327,13 +327,27 @@ class LearnerTrained(Event, frozen=True, kw_only=True, tag="learner.trained"):
     metrics: dict[str, float] = {}
 
 
+class LearnerUntrained(Event, frozen=True, kw_only=True, tag="learner.untrained"):
+    """Nothing was made from batch `number`, for a reason in words; `policy` serves, and is not the
+    best version so far: it is measured against that one.
+    """
+
+    number: int
+    generation: int
+    policy: str
+    training: Literal["skipped", "failed"]
+    problem: str
+    metrics: dict[str, float] = {}
+
+
 class LearnerSealed(Event, frozen=True, kw_only=True, tag="learner.sealed"):
     """Generation `generation` is final: its merge and its training decision are recorded.
 
     `policy` is the version that serves from here on, `candidate` the one that was decided on, with
     the guard's `scores` by name and its `reasons`; `best` is the version that the next one will be
     compared with. `holdout` has the mean reward on each question of the holdout, None where none
-    was judged, of each version that was measured on it for the first time.
+    was judged, of each version that was measured on it for the first time. `metrics` tell of a
+    batch from which nothing was made.
     """
 
     number: int
@@ -346,6 +360,7 @@ class LearnerSealed(Event, frozen=True, kw_only=True, tag="learner.sealed"):
     reasons: tuple[str, ...] = ()
     best: str = ""
     holdout: dict[str, tuple[float | None, ...]] = {}
+    metrics: dict[str, float] = {}
 
 
 class RunCreated(Event, frozen=True, kw_only=True, tag="run.created"):
@@ -457,6 +472,7 @@ Payload: TypeAlias = (
     | LearnerBatchReady
     | LearnerMerged
     | LearnerTrained
+    | LearnerUntrained
     | LearnerSealed
     | RunCreated
     | RunPaused
@@ -496,6 +512,7 @@ __all__ = [
     "LearnerSealed",
     "LearnerStarted",
     "LearnerTrained",
+    "LearnerUntrained",
     "MemoryCandidate",
     "MemoryImported",
     "MemoryUse",

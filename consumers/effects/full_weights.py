@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
-from consumers.effects.model_client import ModelClient, jittered
+from consumers.effects.model_client import ModelClient, NotServed, jittered
 from mia_events.learning.versions import held_by, is_same_load
-from mia_events.steps import Late
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +37,7 @@ class FullWeights:
         holds is `model`. The reply names the weights.
 
         Raises:
-            Late: no server that answers holds them now, or they went while it answered.
+            NotServed: no server that answers holds them now, or they went while it answered.
         """
         request = msgspec.structs.replace(call, model=model)
         chance = random.sample(self._servers, len(self._servers))
@@ -50,7 +49,7 @@ class FullWeights:
             if is_same_load(before, await self._models.weight_label(server)):
                 return msgspec.structs.replace(reply, model=held)
             _log.info("a reply came from weights that were exchanged", server=server.base_url)
-        raise Late(f"no server of the planner holds {held} now", jittered(_LOADING_S))
+        raise NotServed(f"no server of the planner holds {held} now", jittered(_LOADING_S))
 
 
 __all__ = ["FullWeights"]

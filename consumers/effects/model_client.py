@@ -53,6 +53,10 @@ _SAID_CHARACTERS: Final = 300
 _SECRET: Final = frozenset({"judge"})
 
 
+class NotServed(Late):
+    """A version that is registered, and at no server yet."""
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where a role is served. `base_url` ends in ``/v1``; the key never leaves this process's
     memory. `timeout_s` bounds one request, without the wait for one of `concurrency` places.
@@ -150,7 +154,7 @@ class ModelClient:
                 raise Transient(why) from error
         if registered and answer.status == _NOT_FOUND:
             why = f"{role} at {url} does not serve {request['model']} yet"
-            raise Late(why, jittered(_LOADING_S))
+            raise NotServed(why, jittered(_LOADING_S))
         if answer.status >= _CLIENT_ERROR:
             raise _refusal(answer, role, url, request["model"])
         return answer.body
@@ -225,4 +229,4 @@ def jittered(seconds: float) -> float:
     return seconds * random.uniform(1.0, 1.5)  # noqa: S311 - it spreads load and hides nothing
 
 
-__all__ = ["Endpoint", "ModelClient", "WeightInfo", "jittered"]
+__all__ = ["Endpoint", "ModelClient", "NotServed", "WeightInfo", "jittered"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from consumers.effects.model_client import NotServed
 from consumers.runner.context import Lru
 from consumers.tools.registry import SEARCH, TOOLS
 from consumers.tools.run import decode_documents, run_tool
@@ -104,6 +105,24 @@ class RealPerformer:
                 return await self._train(effect)
 
     async def _chat(self, call: Call, task: Task) -> ModelReply:
+        try:
+            return await self._said(call, task)
+        except NotServed as error:
+            if not await self._waits_in_vain(task):
+                raise
+            return ModelReply(text="", finish_reason="error", problem=str(error))
+
+    async def _waits_in_vain(self, task: Task) -> bool:
+        """Whether a guard has waited too long for a version that no server takes: a question would
+        wait on, for it is pinned to a version that served; the guard's may never serve.
+        """
+        manifest = task.run.manifest
+        if task.kind is not Kind.LEARNER or self._labels is None or manifest.deterministic:
+            return False
+        waited_s = await self._labels.waited(task.run.run_no, task.event_id)
+        return waited_s > manifest.guard_rules.load_s
+
+    async def _said(self, call: Call, task: Task) -> ModelReply:
         served = await self._versions.served(task.run, call.model)
         if self._planner is None or call.role != "planner":
             return await self._models.chat(call, served=served)

@@ -12,11 +12,11 @@ from consumers.guard.lockstep import lockstep
 from consumers.guard.measure import on_anchors, on_holdout, scores_by_version
 from consumers.guard.shadow import shadow
 from consumers.requests import command
-from mia_events.learning.guard import Decision, Scores, decide
-from mia_events.learning.selection import lineage_of
-from mia_events.learning.versions import BASE
+from mia_events.learning.guard import Decision, Scores, decide, fallen
+from mia_events.learning.seals import Looked, seal_of
+from mia_events.learning.selection import best_of
 from mia_events.steps import Plan, Step, Task
-from schemas.events import LearnerSealed, LearnerTrained
+from schemas.events import LearnerSealed, LearnerTrained, LearnerUntrained
 
 
 def guard(task: Task) -> Plan:
@@ -27,7 +27,7 @@ def guard(task: Task) -> Plan:
     """
     trained = command(task, LearnerTrained)
     manifest = task.run.manifest
-    best = _best(task, trained)
+    best = best_of(task.history, trained.parent)
     policies = tuple(dict.fromkeys((trained.policy, best, trained.parent)))
     tried = on_anchors(task, trained, policies if manifest.guard != "off" else ())
     held_out = on_holdout(task, trained)
@@ -40,6 +40,22 @@ def guard(task: Task) -> Plan:
         for policy, scores in shown.items()
     }
     return Step(event=msgspec.structs.replace(sealed, holdout=holdout))
+
+
+def look_again(task: Task) -> Plan:
+    """Nothing was made: what serves goes on, unless it has fallen below the best."""
+    told = command(task, LearnerUntrained)
+    manifest, best = task.run.manifest, best_of(task.history, told.policy)
+    tried = on_anchors(task, told, (told.policy, best))
+    ended = yield from lockstep([shadow(trial) for trial in tried])
+    scores = scores_by_version(manifest, tried, ended)
+    reasons = fallen(scores[best], scores[told.policy], manifest.guard_rules)
+    looked = Looked(
+        scores=scores[told.policy].told("parent") | scores[best].told("best"),
+        reasons=reasons,
+        best=best,
+    )
+    return Step(event=seal_of(told, best if reasons else told.policy, looked))
 
 
 def _sealed(
@@ -72,16 +88,6 @@ def _unguarded(trained: LearnerTrained) -> LearnerSealed:
     )
 
 
-def _best(task: Task, trained: LearnerTrained) -> str:
-    """The best version among the candidate's ancestors: an operator may have gone back behind it.
-
-    Without a guard's word it is the parent.
-    """
-    sealed = (event for event in reversed(task.history) if isinstance(event, LearnerSealed))
-    named = next((event.best for event in sealed if event.best), BASE)
-    return named if named in lineage_of(task.history, trained.parent) else trained.parent
-
-
 def _decided(
     trained: LearnerTrained, best: str, decision: Decision, scores: dict[str, Scores]
 ) -> LearnerSealed:
@@ -104,4 +110,4 @@ def _decided(
     )
 
 
-__all__ = ["guard"]
+__all__ = ["guard", "look_again"]

@@ -10,10 +10,12 @@ from mia_events.learning.guard import Anchor, Scores, scores_of
 from mia_events.learning.rewards import weights_of
 from mia_events.learning.versions import BASE
 from mia_events.steps import Manifest, RunView, Task
-from schemas.events import LearnerSealed, LearnerTrained
+from schemas.events import LearnerSealed, LearnerTrained, LearnerUntrained
 
 
-def on_anchors(task: Task, trained: LearnerTrained, policies: Iterable[str]) -> list[Trial]:
+def on_anchors(
+    task: Task, told: LearnerTrained | LearnerUntrained, policies: Iterable[str]
+) -> list[Trial]:
     """Every anchor by every version, with seeds and memories of this round."""
     manifest = task.run.manifest
     return _trials(
@@ -21,8 +23,8 @@ def on_anchors(task: Task, trained: LearnerTrained, policies: Iterable[str]) -> 
         manifest.anchors,
         policies,
         rollouts=manifest.guard_rules.rollouts,
-        pass_no=trained.number,
-        generation=trained.generation,
+        pass_no=told.number,
+        generation=told.generation,
     )
 
 

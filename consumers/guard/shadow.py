@@ -65,7 +65,8 @@ def anchor_id(run: RunView, anchor: Anchor) -> UUID:
 def shadow(trial: Trial) -> Generator[Wanted, Any, RolloutTurns]:
     """Take the rollout from its opening to its end, as a sibling.
 
-    A step that can never succeed ends it unjudged, as it would end a rollout that serves.
+    A step that can never succeed ends it unjudged, as it would end a rollout that serves, and so
+    does a request that can never be answered: other trials go on.
     """
     history: list[Payload] = []
     turns: list[PlannerTurn] = []
@@ -103,8 +104,13 @@ def _taken(plan: Plan, task: Task, turns: list[PlannerTurn]) -> Generator[Wanted
         if isinstance(wanted, UseTool) and not wanted.idempotent:
             reply = ToolResult(ok=False, text=f"{wanted.tool} is not there now")
             continue
-        reply = yield wanted
-        if isinstance(wanted, Call) and wanted.role == "planner":
+        if not isinstance(wanted, Call):
+            reply = yield wanted
+            continue
+        reply = yield msgspec.structs.replace(wanted, tolerate=True)
+        if reply.problem and not wanted.tolerate:
+            return dead_letter_step(task, Poison(reply.problem))
+        if wanted.role == "planner":
             turns.append(_turn(task, reply, turns))
 
 

@@ -16,6 +16,7 @@ from schemas.events import (
     LearnerMerged,
     LearnerSealed,
     LearnerTrained,
+    LearnerUntrained,
     QuestionConsolidated,
     QuestionFailed,
     QuestionFannedOut,
@@ -88,15 +89,16 @@ def _learned_nothing(task: Task, problem: str) -> Step:
 
 def _batch_of(task: Task) -> int:
     match task.command:
-        case LearnerBatchReady() | LearnerMerged() | LearnerTrained():
+        case LearnerBatchReady() | LearnerMerged() | LearnerTrained() | LearnerUntrained():
             return task.command.number
         case _:
             raise LookupError(f"learner {task.stream} has no batch to seal")
 
 
 def _serving(task: Task) -> str:
-    if isinstance(task.command, LearnerTrained):
-        return task.command.parent
+    match task.command:
+        case LearnerTrained(parent=policy) | LearnerUntrained(policy=policy):
+            return policy
     return sealed_policy(task)
 
 

@@ -6,6 +6,7 @@ cannot be trained from does not come again with every later batch.
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Final, Literal
 from uuid import UUID
 
@@ -19,11 +20,12 @@ from mia_events.learning.prepare import Prepared, prepare
 from mia_events.learning.record import version_record
 from mia_events.learning.rewards import weights_of
 from mia_events.learning.rows import data_sha256
-from mia_events.learning.selection import Selection, lineage_of, select
+from mia_events.learning.seals import seal_of
+from mia_events.learning.selection import Selection, best_of, lineage_of, select
 from mia_events.learning.versions import number_of, version_name
 from mia_events.quoting import clip
 from mia_events.steps import NewVersion, Plan, PolicyWrite, Step, Task
-from schemas.events import LearnerMerged, LearnerSealed, LearnerTrained
+from schemas.events import LearnerMerged, LearnerTrained, LearnerUntrained
 
 _PROBLEM_CHARACTERS: Final = 2_000
 
@@ -46,11 +48,11 @@ def update(task: Task) -> Plan:
     manifest = task.run.manifest
     weights = weights_of(manifest.judge, manifest.reward)
     prepared = prepare(groups.items, weights=weights, hyper=manifest.hyper)
+    batch = _Batch(merged=merged, found=found, selection=selection, prepared=prepared)
     if prepared.problem:
         kind: Literal["skipped", "failed"] = "failed" if prepared.problems else "skipped"
         why = "; ".join((prepared.problem, *prepared.problems))
-        return _nothing_made(merged, found, selection, kind, clip(why, _PROBLEM_CHARACTERS))
-    batch = _Batch(merged=merged, found=found, selection=selection, prepared=prepared)
+        return _nothing_made(task, batch, kind, clip(why, _PROBLEM_CHARACTERS))
     job = _job(task, batch)
     trained = yield from ask(Train(job=job))
     return _registered(task, batch, job, trained)
@@ -64,21 +66,24 @@ def _selected(task: Task, found: Candidates) -> Selection:
 
 
 def _nothing_made(
-    merged: LearnerMerged,
-    found: Candidates,
-    selection: Selection,
-    training: Literal["skipped", "failed"],
-    problem: str,
+    task: Task, batch: _Batch, training: Literal["skipped", "failed"], problem: str
 ) -> Step:
+    """Seal the batch; where what serves is not the best, a guard looks at it first: it may be why
+    there is nothing to learn from.
+    """
+    merged, policy = batch.merged, batch.found.parent.policy
+    told = LearnerUntrained(
+        number=merged.number,
+        generation=merged.generation,
+        policy=policy,
+        training=training,
+        problem=problem,
+        metrics=_counts(task, batch),
+    )
+    guarded = task.run.manifest.guard != "off" and best_of(task.history, policy) != policy
     return Step(
-        event=LearnerSealed(
-            number=merged.number,
-            generation=merged.generation,
-            training=training,
-            policy=found.parent.policy,
-            problem=problem,
-        ),
-        policy=PolicyWrite(batch=merged.number, groups=_settled(selection)),
+        event=told if guarded else seal_of(told, policy),
+        policy=PolicyWrite(batch=merged.number, groups=_settled(batch.selection)),
     )
 
 
@@ -150,8 +155,7 @@ def _counts(task: Task, batch: _Batch) -> dict[str, float]:
         "groups.untrainable": float(len(batch.prepared.problems)),
         "groups.stale": float(len(selection.stale)),
         "rollouts.unjudged": float(prepared.unjudged),
-        "staleness.max": float(max(ages)),
-        "staleness.mean": sum(ages) / len(ages),
+        **({"staleness.max": float(max(ages)), "staleness.mean": fmean(ages)} if ages else {}),
     }
 
 

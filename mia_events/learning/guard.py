@@ -45,6 +45,7 @@ class GuardRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     standard errors of that difference must lie within the margin too. `agreement`: how
     much more alike the answers to one anchor may become while they do not become better. `entropy`:
     the least share of its parent's. `kl`: the most divergence from the base model, in nats a token.
+    `load_s`: seconds after which a version that no server takes is no longer waited for.
     `shaping`: how much format, decision and tool may gain together while the final answer loses
     more than `margin`. `judged`: the least share of anchors that must be judged in both.
     """
@@ -53,6 +54,7 @@ class GuardRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     margin: Share = 0.05
     z: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     agreement: Share = 0.25
+    load_s: Annotated[float, msgspec.Meta(gt=0.0)] = 3_600.0
     entropy: Share = 0.5
     kl: Annotated[float, msgspec.Meta(gt=0.0)] = 1.0
     shaping: Annotated[float, msgspec.Meta(ge=0.0)] = 0.05
@@ -157,10 +159,10 @@ def decide(
             difference=difference,
             best=difference > rules.margin,
         )
-    fallen = _fallen(best, served, rules)
+    lost = fallen(best, served, rules) if served is not None else ()
     return Decision(
-        verdict="rolled_back" if fallen else "held_back",
-        reasons=(*signs, *fallen),
+        verdict="rolled_back" if lost else "held_back",
+        reasons=(*signs, *lost),
         difference=difference,
     )
 
@@ -190,9 +192,8 @@ def _unsure(difference: float, error: float, pairs: int, rules: GuardRules) -> s
     )
 
 
-def _fallen(best: Scores, served: Scores | None, rules: GuardRules) -> tuple[str, ...]:
-    if served is None:
-        return ()
+def fallen(best: Scores, served: Scores, rules: GuardRules) -> tuple[str, ...]:
+    """Why the version that serves is to give way to the best, in words; empty while it need not."""
     pairs, difference = paired(served, best)
     if not pairs or difference >= -rules.margin:
         return ()
@@ -262,4 +263,13 @@ def _mean(values: Iterable[float]) -> float | None:
     return fsum(found) / len(found) if found else None
 
 
-__all__ = ["Anchor", "Decision", "GuardRules", "Scores", "decide", "paired", "scores_of"]
+__all__ = [
+    "Anchor",
+    "Decision",
+    "GuardRules",
+    "Scores",
+    "decide",
+    "fallen",
+    "paired",
+    "scores_of",
+]

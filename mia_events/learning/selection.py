@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from mia_events.learning.versions import BASE
-from schemas.events import Event, LearnerTrained
+from schemas.events import Event, LearnerSealed, LearnerTrained
 
 
 class Graded(Protocol):
@@ -72,4 +72,13 @@ def lineage_of(history: Iterable[Event], policy: str) -> tuple[str, ...]:
     return tuple(reversed(chain))
 
 
-__all__ = ["Graded", "Selection", "lineage_of", "select"]
+def best_of(history: Sequence[Event], policy: str) -> str:
+    """The best version so far among `policy` and its ancestors, as guards have said: an operator
+    may have gone back behind it. Without a guard's word it is `policy` itself.
+    """
+    sealed = (event for event in reversed(history) if isinstance(event, LearnerSealed))
+    named = next((event.best for event in sealed if event.best), BASE)
+    return named if named in lineage_of(history, policy) else policy
+
+
+__all__ = ["Graded", "Selection", "best_of", "lineage_of", "select"]

@@ -83,6 +83,7 @@ LEARNER: Final[Table] = {
     ("training", "learner.trained"): Rule(
         status="guarding", topic=topics.JUDGE, outbox=topics.POLICY
     ),
+    ("training", "learner.untrained"): Rule(status="guarding", topic=topics.JUDGE),
     ("training", "learner.sealed"): Rule(status="idle", outbox=topics.POLICY),
     ("guarding", "learner.sealed"): Rule(status="idle", outbox=topics.POLICY),
 }

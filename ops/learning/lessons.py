@@ -20,6 +20,7 @@ TYPES: Final = (
     "learner.batch_ready",
     "learner.merged",
     "learner.trained",
+    "learner.untrained",
     "learner.sealed",
     "run.policy_set",
     "run.cancelled",
@@ -105,6 +106,9 @@ class _Book:
                 lesson.merge_s = self._step(event.number, "training", at)
             case ev.LearnerTrained():
                 self._trained(at, event)
+            case ev.LearnerUntrained():
+                self._step(event.number, "guarding", at)
+                _measured(self._of(event.number), event.metrics)
             case ev.LearnerSealed():
                 self._sealed(at, event)
             case ev.RunPolicySet():
@@ -127,10 +131,8 @@ class _Book:
         lesson, metrics = self._of(event.number), event.metrics
         lesson.train_s = self._step(event.number, "guarding", at)
         lesson.candidate, lesson.parent = event.policy, event.parent
-        lesson.groups, lesson.rows, lesson.metrics = event.groups, event.rows, metrics
-        means = {name[5:]: value for name, value in metrics.items() if name.startswith("mean.")}
-        lesson.reward = means.pop("reward", None)
-        lesson.parts, lesson.stale = means, metrics.get("staleness.max")
+        lesson.groups, lesson.rows = event.groups, event.rows
+        _measured(lesson, metrics)
 
     def _sealed(self, at: datetime, event: ev.LearnerSealed) -> None:
         lesson = self._of(event.number)
@@ -143,6 +145,8 @@ class _Book:
         lesson.score = event.scores.get("candidate.reward")
         lesson.best = event.scores.get("best.reward")
         lesson.holdout = event.holdout
+        if event.metrics:
+            _measured(lesson, event.metrics)
         lesson.reasons = event.reasons or ((event.problem,) if event.problem else ())
 
     def _ordered(self, at: datetime, event: ev.RunPolicySet) -> None:
@@ -162,6 +166,13 @@ class _Book:
         for lesson in self.lessons.values():
             if lesson.sealed_at is None:
                 lesson.phase = "cancelled"
+
+
+def _measured(lesson: Lesson, metrics: dict[str, float]) -> None:
+    """Note what was seen of a batch, whether or not a version was made from it."""
+    means = {name[5:]: value for name, value in metrics.items() if name.startswith("mean.")}
+    lesson.reward = means.pop("reward", None)
+    lesson.parts, lesson.stale, lesson.metrics = means, metrics.get("staleness.max"), metrics
 
 
 def lessons_of(events: Iterable[tuple[datetime, Event]]) -> tuple[list[Lesson], list[Ordered]]:

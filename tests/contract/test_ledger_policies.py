@@ -176,6 +176,30 @@ async def test_a_version_that_is_held_back_serves_nobody(workbench: Workbench) -
     assert () == await workbench.policies.wanted()
 
 
+async def test_a_guard_may_return_to_the_best_where_nothing_was_made(workbench: Workbench) -> None:
+    """What served is rolled back, and the next batch opens on the other."""
+    run = await _ended_batches(workbench, 2)
+    await _train(workbench, run)
+    await _seal(workbench, run, "promoted", "planner@v1", best="base")
+    for row in (2, 3):
+        await workbench.through(await workbench.question(run, str(row)), g=2)
+    learner = await _learner(workbench, run)
+    await workbench.step(learner, ev.LearnerMerged(number=1, generation=2))
+    told = ev.LearnerUntrained(
+        number=1, generation=2, policy="planner@v1", training="skipped", problem="equal"
+    )
+    groups = await _questions(workbench, run, 2, 3)
+    await workbench.step(learner, told, policy=PolicyWrite(batch=1, groups=groups))
+    assert "guarding" == (await workbench.stand(learner)).status
+    sealed = ev.LearnerSealed(
+        number=1, generation=2, training="skipped", policy="base", best="base", problem="equal"
+    )
+    result = await workbench.step(learner, sealed)
+    opened = [decode_payload(event.body) for event in result.emitted]
+    assert {"base"} == {one.policy for one in opened if isinstance(one, ev.QuestionOpened)}
+    assert ["rolled_back"] == [one.state for one in await workbench.policies.list(run)]
+
+
 async def test_a_guard_may_return_to_an_older_version(workbench: Workbench) -> None:
     """What served is rolled back then, and the candidate is held back."""
     run = await _ended_batches(workbench, 2)

@@ -80,7 +80,8 @@ def sealed(number: int, policy: str, best: str = "") -> LearnerSealed:
 
 class World:
     """Answers effects by the script. `right` versions get every question right, `wrong` none, if
-    its text has the words `about`; `asked` is all that was asked for.
+    its text has the words `about`; requests for those that are `gone` cannot be answered.
+    `asked` is all that was asked for.
     """
 
     def __init__(
@@ -89,8 +90,9 @@ class World:
         right: frozenset[str] = frozenset(),
         wrong: frozenset[str] = frozenset(),
         about: str = "",
+        gone: frozenset[str] = frozenset(),
     ) -> None:
-        self.right, self.wrong, self.about = right, wrong, about
+        self.right, self.wrong, self.about, self.gone = right, wrong, about, gone
         self.asked: list[Any] = []
 
     def __call__(self, effect: Any) -> Any:
@@ -110,6 +112,8 @@ class World:
         raise AssertionError(effect)
 
     def _said(self, call: Call) -> ModelReply:
+        if call.model in self.gone and call.tolerate:
+            return ModelReply(text="", finish_reason="error", problem="no server takes it")
         asked = asked_by(call, malformed_rate=0.0)
         text = self._verdict(call) or reply_to(asked)
         if asked.task == "plan":

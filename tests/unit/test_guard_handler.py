@@ -6,13 +6,20 @@ import msgspec
 import pytest
 
 from consumers.guard import STAGE, anchor_id
-from consumers.guard.guard import guard
+from consumers.guard.guard import guard, look_again
 from consumers.runner.drive import Drive
 from consumers.tools import TOOLS
 from mia_events.effects import Call, Embed, Recall, Together, UseTool
 from mia_events.learning.guard import GuardRules
 from mia_events.steps import ModelChoice
-from schemas.events import LearnerSealed, LearnerTrained, Payload
+from schemas.events import (
+    LearnerBatchReady,
+    LearnerMerged,
+    LearnerSealed,
+    LearnerTrained,
+    LearnerUntrained,
+    Payload,
+)
 from storage.ports import EffectRow
 from tests.support.drive import ROLES, drive_with
 from tests.support.guarding import ANCHORS, HOLDOUT, LABELS, World, guarding, sealed, trained
@@ -128,6 +135,46 @@ def test_a_trial_has_no_effect_on_the_world(
     assert idempotent == any(isinstance(one, UseTool) for one in world.asked)
 
 
+def looked(world: World, *history: Any) -> LearnerSealed:
+    """What a guard says of the version that serves, after a batch that taught nothing."""
+    told = LearnerUntrained(
+        number=1, generation=2, policy=V1, training="skipped", problem="all equal",
+        metrics={"mean.reward": 0.0},
+    )  # fmt: skip
+    batch = [*trained(0, V1), sealed(0, V1, best="base")]
+    batch += [LearnerBatchReady(number=1), LearnerMerged(number=1, generation=2), told, *history]
+    event: LearnerSealed = drive_with(STAGE[LearnerUntrained], guarding(*batch), world).event
+    return event
+
+
+def test_a_version_that_fell_gives_way_though_nothing_new_was_made() -> None:
+    """It may be why there was nothing to learn from: then no candidate would ever come."""
+    found = looked(World(right=frozenset({BASE}), wrong=frozenset({V1})))
+    assert ("skipped", "base", "base", "") == (
+        found.training, found.policy, found.best, found.candidate
+    )  # fmt: skip
+    assert "the version that serves is 0.950 below the best" in found.reasons[0]
+    assert ("all equal", {"mean.reward": 0.0}) == (found.problem, found.metrics)
+    assert 0.0 == found.scores["parent.final"]
+
+
+def test_a_version_that_holds_goes_on_though_nothing_new_was_made() -> None:
+    """The best stays what it was."""
+    found = looked(World(right=frozenset({BASE, V1})))
+    assert ("skipped", V1, "base", ()) == (
+        found.training, found.policy, found.best, found.reasons
+    )  # fmt: skip
+
+
+def test_a_version_that_no_request_reaches_is_held_back() -> None:
+    """What cannot be answered ends a trial, and no other."""
+    world = World(right=frozenset({V1, BASE}), gone=frozenset({V1}))
+    found = decided(world, *trained(0, V1))
+    assert ("held_back", "base") == (found.training, found.policy)
+    assert "only 0 of 4 anchors were judged" in found.reasons[0]
+    assert "best.reward" in found.scores
+
+
 def test_divergence_from_the_base_comes_from_the_trainer() -> None:
     """It measures it where it is part of the loss."""
     found = decided(World(right=frozenset({V1, BASE})), *trained(0, V1, kl_base=3.0))
@@ -219,7 +266,7 @@ def test_everything_after_the_first_label_is_sealed() -> None:
 
 def test_it_handles_updates() -> None:
     """On the judge's topic, where labels may be read."""
-    assert {LearnerTrained: guard} == STAGE
+    assert {LearnerTrained: guard, LearnerUntrained: look_again} == STAGE
 
 
 def test_lockstep_asks_in_rounds() -> None:

@@ -38,6 +38,23 @@ def _sealed(number: int, **more: Any) -> ev.LearnerSealed:
     return ev.LearnerSealed(number=number, generation=number + 1, **more)
 
 
+def test_a_batch_that_taught_nothing_shows_what_it_was() -> None:
+    """All right or all wrong: the curve has no hole there, also when a guard looked."""
+    metrics = {"mean.reward": 1.0, "mean.final": 1.0, "groups.stale": 0.0}
+    told = ev.LearnerUntrained(
+        number=1, generation=2, policy="base", training="skipped", problem="equal", metrics=metrics
+    )
+    (first, second), _ = lessons_of(
+        _at(
+            _sealed(0, training="skipped", problem="equal", metrics=metrics),
+            ev.LearnerMerged(number=1, generation=2),
+            told,
+        )
+    )
+    assert (1.0, {"final": 1.0}, "skipped") == (first.reward, first.parts, first.training)
+    assert (1.0, "guarding") == (second.reward, second.phase)
+
+
 def test_a_batch_is_followed_from_its_opening_to_its_decision() -> None:
     """Who answered it, what it taught, what was made and decided, and how long each took."""
     metrics = {"mean.reward": 0.4, "mean.final": 0.5, "staleness.max": 1.0, "loss": 0.1}

@@ -27,6 +27,7 @@ from schemas.events import (
     LearnerSealed,
     LearnerStarted,
     LearnerTrained,
+    LearnerUntrained,
     Payload,
 )
 from tests.support.drive import RUN, Driven, drive_with, task
@@ -221,6 +222,30 @@ def test_a_turn_without_its_tokens_costs_its_group_only() -> None:
     assert (UUID(int=4), UUID(int=5)) == driven.step.policy.groups
     record = msgspec.json.decode(driven.step.policy.version.record, type=VersionRecord)
     assert "none given" in record.problems[0]
+
+
+def test_what_serves_is_looked_at_where_nothing_is_made_and_it_is_not_the_best() -> None:
+    """A guard gets what the batch told; without one the batch is sealed."""
+    best = LearnerSealed(
+        number=0, generation=1, training="promoted", policy="planner@v1", best="base"
+    )
+    history = [*FIRST, VERSION, best, *SECOND[-2:]]
+    for guarded, expected in (("anchors", LearnerUntrained), ("off", LearnerSealed)):
+        at = learner(history, guard=guarded)
+        driven = learn(at, found(flat(4), policy="planner@v1"), flat(4))
+        event = driven.event
+        assert isinstance(event, expected)
+        assert ("skipped", "planner@v1", 1.0) == (
+            event.training, event.policy, event.metrics["mean.final"]
+        )  # fmt: skip
+        assert driven.step.policy == PolicyWrite(batch=1, groups=(UUID(int=4),))
+
+
+def test_what_is_too_old_is_counted_though_nothing_is_made() -> None:
+    """It stays memory."""
+    driven = learn(learner(SECOND, staleness=0), found(mixed(4), policy="base"))
+    assert isinstance(driven.event, LearnerSealed)
+    assert 1.0 == driven.event.metrics["groups.stale"]
 
 
 def test_a_dead_lettered_update_uses_its_groups_up() -> None:

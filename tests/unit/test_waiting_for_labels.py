@@ -1,12 +1,15 @@
-"""A label that comes after the answer: the judge comes back for it, and not for ever."""
+"""What comes late, a label or a version: it is waited for, and where it may never come, not for
+ever.
+"""
 
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from consumers.effects.model_client import NotServed
 from consumers.effects.performer import RealPerformer
-from mia_events.effects import Label, ReadLabel
+from mia_events.effects import Call, Label, ReadLabel
 from mia_events.learning.job import Hyper
 from mia_events.learning.prepare import prepare
 from mia_events.learning.rewards import WEIGHTS, Weights
@@ -52,6 +55,47 @@ async def test_the_judge_comes_back_for_a_label(waited_s: float, pause_s: float)
     with pytest.raises(Late, match="no label yet") as late:
         await looked(Labels(waited_s), 3600.0)
     assert pause_s == late.value.delay_s
+
+
+class Nowhere:
+    """No server takes any version."""
+
+    async def served(self, run: object, model: str) -> str:
+        """Its name at servers."""
+        return f"{model}-0123456789ab"
+
+    async def chat(self, call: object, *, served: str) -> None:
+        """See the client."""
+        raise NotServed(f"{served} is not served yet", 1.0)
+
+
+async def asked(waited_s: float, kind: Kind, **changes: Any) -> Any:
+    """What a planner's request comes to."""
+    port: Any = Nowhere()
+    labels: Any = Labels(waited_s)
+    performer = RealPerformer(
+        models=port, versions=port, memory=port, ledger=port, artifacts=port, labels=labels
+    )
+    call = Call(role="planner", model="planner@v1", messages=(), max_tokens=9)
+    at = guarding(*trained(0, "planner@v1"), **changes)
+    return await performer.perform(
+        call, at if kind is Kind.LEARNER else task(Kind.ROLLOUT, submitted())
+    )
+
+
+async def test_a_guard_waits_for_a_version_that_no_server_takes_but_not_for_ever() -> None:
+    """Its trial ends without a grade: the run goes on with what serves."""
+    with pytest.raises(Late):
+        await asked(3_599.0, Kind.LEARNER)
+    assert "not served yet" in (await asked(3_601.0, Kind.LEARNER)).problem
+
+
+async def test_a_question_waits_for_its_version_as_long_as_it_takes() -> None:
+    """It served before. And a deterministic run has no limits of time."""
+    with pytest.raises(Late):
+        await asked(9e9, Kind.ROLLOUT)
+    with pytest.raises(Late):
+        await asked(9e9, Kind.LEARNER, deterministic=True)
 
 
 async def test_a_label_that_is_there_is_taken_at_once() -> None:
