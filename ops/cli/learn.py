@@ -28,6 +28,9 @@ from storage.postgres.watch import Feed, PostgresWatch, SeenEvent
 __all__ = ["learn"]
 
 _POLL_S: Final = 1.0
+#: Rows that are shown whatever the terminal's height, and lines that stand below them.
+_FEWEST: Final = 5
+_BELOW: Final = 10
 _OVER: Final = frozenset({"ended", "purged"})
 _COLUMNS: Final = (
     "batch", "answered by", "groups", "rows", "reward", "final", "age", "version", "on anchors",
@@ -83,8 +86,11 @@ def _plot(run: str, path: Path) -> None:
     waiting_for(_watch(run, found.append, once=True))
     (seen,) = found
     if not seen.lessons:
-        raise Refused(f"run {run} has no batch yet", "Only a run with batches learns.")
-    path.write_text(drawn(run, seen.lessons, seen.orders))
+        raise Refused(f"run {run} has no batch yet", "Only runs with batches have any.")
+    try:
+        path.write_text(drawn(run, seen.lessons, seen.orders))
+    except OSError as error:
+        raise Refused(f"{path} cannot be written: {error.strerror}", "Name another.") from error
     console().print(f"the learning curve of run {run} is in {path}", markup=False)
 
 
@@ -126,7 +132,8 @@ def _shown(seen: _Seen) -> Group:
     table = Table(box=None, pad_edge=False)
     for column in _COLUMNS:
         table.add_column(column, justify="left" if column in {"version", "decision"} else "right")
-    for lesson in seen.lessons:
+    # What fits: a live view that is too long shows its beginning.
+    for lesson in seen.lessons[-max(_FEWEST, console().height - _BELOW) :]:
         table.add_row(*_row(lesson))
     said = [f"run {seen.run} is {seen.state}; {seen.serves} serves"]
     said += [

@@ -109,16 +109,23 @@ class GuardOptions:
     holdout_rollouts: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1
 
     def chosen(self) -> dict[str, Any]:
-        """Return the fields of a manifest, but for the questions themselves."""
+        """Return the fields of a manifest, but for the questions themselves.
+
+        Raises:
+            Refused: there is nothing for the rules to go by.
+        """
         rules = {
             "rollouts": self.guard_rollouts,
             "margin": self.guard_margin,
             "z": self.guard_z,
         }
+        told = {name: rule for name, rule in rules.items() if rule is not None}
+        if told and self.anchors is None:
+            raise Refused(f"--guard-{next(iter(told))} needs questions to go by", "Add --anchors.")
         return {
             "holdout_rollouts": self.holdout_rollouts,
             "guard": "anchors" if self.anchors else "off",
-            "guard_rules": {name: rule for name, rule in rules.items() if rule is not None},
+            "guard_rules": told,
         }
 
     def held_back(self) -> dict[str, HeldBack]:
@@ -139,8 +146,8 @@ class TrainOptions:
     """How the planner is trained; what is left out comes from the settings, `training.hyper`.
 
     Attributes:
-        train: Train the planner on each batch. Groups of 4, in batches, one batch ahead of
-            learning, unless told otherwise.
+        train: Train the planner on each batch. Groups of 4, in batches of 32 questions (of 4 where
+            the planner is the embedded vLLM's), one batch ahead of learning, unless told otherwise.
         lr: Learning rate.
         kl: Weight of the divergence from the base model.
         row_tokens: Tokens of a training row: a prompt and its reply.
@@ -168,12 +175,13 @@ class TrainOptions:
             return {}
         staleness = told.pop("staleness", None)
         hyper = {**msgspec.to_builtins(settings.training.hyper), **told}
-        missing = {name: value for name, value in _TTRL.items() if run[name] is None}
+        usual = {**_TTRL, "batch_size": 32 if settings.models.planner.base_url else 4}
+        missing = {name: value for name, value in usual.items() if run[name] is None}
         return {**missing, "train": True, "hyper": hyper, "staleness": staleness}
 
 
 #: What a run that trains is made with, unless told otherwise.
-_TTRL = {"mode": "batch", "rollouts": 4, "batch_size": 4, "lag": 1}
+_TTRL = {"mode": "batch", "rollouts": 4, "lag": 1}
 _NOTHING_CHOSEN = RunOptions()
 _NO_TRAINING = TrainOptions()
 _NO_GUARD = GuardOptions()
@@ -200,10 +208,10 @@ def create(
         tenant: Whose run it is; no tenant sees another's memories.
         share: Share memories with the live runs of this tenant that name the same.
     """
-    held = guard.held_back()
-    questions = {name: msgspec.to_builtins(one.questions) for name, one in held.items()}
     settings, run = load_settings(), options.chosen()
     fields = {**run, **training.chosen(settings, run), **guard.chosen()}
+    held = guard.held_back()
+    questions = {name: msgspec.to_builtins(one.questions) for name, one in held.items()}
     manifest = manifest_of(settings, **fields, **questions)
     if share is not None and manifest.mode != "live":
         raise Refused("a run with batches has memories of its own", "Leave out --share.")

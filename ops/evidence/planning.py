@@ -89,12 +89,11 @@ class Plans:
             "seed": trial.seed,
             "lr": trial.lr,
             "row-tokens": trial.row_tokens,
-            "guard-margin": trial.margin,
-            "guard-z": trial.z,
             "holdout-rollouts": trial.holdout_rollouts,
         }
         if trial.anchors:
             options |= {"anchors": self.files["anchors"], "anchor-limit": trial.anchors}
+            options |= {"guard-margin": trial.margin, "guard-z": trial.z}
         if trial.holdout:
             options |= {"holdout": self.files["holdout"], "holdout-limit": trial.holdout}
         told = [text for name, value in options.items() for text in (f"--{name}", str(value))]

@@ -156,9 +156,16 @@ def test_a_run_that_cannot_learn_so_is_refused(chosen: dict[str, Any], reason: s
 
 def test_options_become_rules() -> None:
     """What is not chosen has the rules' own default."""
-    chosen = GuardOptions(guard_margin=0.1).chosen()
-    assert ("off", {"margin": 0.1}) == (chosen["guard"], chosen["guard_rules"])
+    chosen = GuardOptions(anchors=Path("held.json"), guard_margin=0.1).chosen()
+    assert ("anchors", {"margin": 0.1}) == (chosen["guard"], chosen["guard_rules"])
+    chosen |= {"guard": "off"}
     assert (0.1, 2) == (pinned(**chosen).guard_rules.margin, pinned(**chosen).guard_rules.rollouts)
+
+
+def test_rules_without_anything_to_go_by_are_refused() -> None:
+    """A run would be taken for guarded, and is not."""
+    with pytest.raises(Refused, match=r"--guard-margin needs .*--anchors"):
+        GuardOptions(guard_margin=0.1).chosen()
 
 
 def test_rows_that_a_run_holds_back_are_not_asked(tmp_path: Path) -> None:
