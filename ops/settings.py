@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, cast, get_type_hints
 import msgspec
 
 from mia_events.learning.job import Hyper
+from mia_events.learning.rewards import Weights
 from ops.errors import Refused
 
 __all__ = [
@@ -148,7 +149,7 @@ class TrainingSettings(_Section, frozen=True):
     the base model's weights (empty: those that the embedded vLLM serves). `threads` 0 is all of
     them; several `processes` share an update; `token_budget` is how many tokens go through the
     model at once (0: as many as the longest row has). `hyper` is what runs take unless told
-    otherwise.
+    otherwise, `reward` what the parts of a reward weigh (none: as published).
     """
 
     enabled: bool = False
@@ -160,6 +161,7 @@ class TrainingSettings(_Section, frozen=True):
     token_budget: Annotated[int, msgspec.Meta(ge=0)] = 0
     timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 3_600.0
     hyper: Hyper = Hyper()
+    reward: Weights | None = None
 
 
 class WorkerSettings(_Section, frozen=True):

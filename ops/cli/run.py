@@ -177,7 +177,14 @@ class TrainOptions:
         hyper = {**msgspec.to_builtins(settings.training.hyper), **told}
         usual = {**_TTRL, "batch_size": 32 if settings.models.planner.base_url else 4}
         missing = {name: value for name, value in usual.items() if run[name] is None}
-        return {**missing, "train": True, "hyper": hyper, "staleness": staleness}
+        reward = settings.training.reward
+        return {
+            **missing,
+            "train": True,
+            "hyper": hyper,
+            "staleness": staleness,
+            "reward": None if reward is None else msgspec.to_builtins(reward),
+        }
 
 
 #: What a run that trains is made with, unless told otherwise.

@@ -25,7 +25,7 @@ _UPDATES, _FLIPPED_SHARE, _CHANCE = 10, 0.3, 6
 _ALLOWED: Final = 0.02
 _RESAMPLES: Final = 4_000
 _GUARDED: Final = Trial(
-    arm="guarded", seed=6, lr=1e-3, updates=_UPDATES, anchors=32, z=1.0, holdout=36,
+    arm="guarded", seed=6, lr=1e-3, updates=_UPDATES, anchors=32, attempts=4, z=2.0, holdout=36,
     holdout_rollouts=4,
 )  # fmt: skip
 _SHORT: Final = msgspec.structs.replace(

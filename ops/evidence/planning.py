@@ -32,9 +32,9 @@ _CLERKS: Final = ("executor", "manager", "judge", "router")
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """A run to be made: `groups` questions an update, `rollouts` attempts at each.
 
-    After each update there are `holdout_rollouts` attempts at each question of a holdout, and two
-    at each of a guard's anchors, if there are some. The labels of the batches in `flipped` are
-    wrong. `tokens` is the most of a reply.
+    After each update there are `holdout_rollouts` attempts at each question of a holdout, and
+    `attempts` at each of a guard's anchors, if there are some. The labels of the batches in
+    `flipped` are wrong. `tokens` is the most of a reply.
     """
 
     arm: str
@@ -44,6 +44,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     groups: int = 3
     rollouts: int = 8
     anchors: int = 0
+    attempts: int = 2
     margin: float = 0.0
     z: float = 0.0
     holdout: int = 0
@@ -93,6 +94,7 @@ class Plans:
         }
         if trial.anchors:
             options |= {"anchors": self.files["anchors"], "anchor-limit": trial.anchors}
+            options |= {"guard-rollouts": trial.attempts}
             options |= {"guard-margin": trial.margin, "guard-z": trial.z}
         if trial.holdout:
             options |= {"holdout": self.files["holdout"], "holdout-limit": trial.holdout}
