@@ -19,7 +19,7 @@ from mia_events.learning.guard import Anchor, GuardRules
 from mia_events.learning.job import Hyper
 from mia_events.steps import Manifest, ModelChoice
 from schemas.envelope import decode_payload
-from schemas.events import LearnerSealed, LearnerTrained
+from schemas.events import LearnerSealed, LearnerTrained, QuestionAnswered, RolloutJudged
 from storage.ports import Claimed
 from tests.contract.workbench import Workbench
 from tests.support.fake_trainer import trained_by
@@ -61,11 +61,14 @@ def manifest() -> Manifest:
 
 
 class Loop:
-    """Takes a run to its end, one command after the other."""
+    """Takes a run to its end, one command after the other; with `waits`, judges sleep until a label
+    is there.
+    """
 
-    def __init__(self, workbench: Workbench, run: int) -> None:
+    def __init__(self, workbench: Workbench, run: int, *, waits: bool = False) -> None:
         self._workbench = workbench
         self._run = run
+        self._waits = waits
         self.asked: set[str] = set()  #: planners that were asked, by model
 
     async def to_the_end(self) -> None:
@@ -84,7 +87,13 @@ class Loop:
 
     async def _pending(self, stream: UUID) -> list[Claimed]:
         found = await self._workbench.ledger.load(self._run, stream)
-        return [one for one in found if one.topic in STAGES]
+        return [one for one in found if one.topic in STAGES and not await self._sleeps(one)]
+
+    async def _sleeps(self, command: Claimed) -> bool:
+        """As the performer has it, who raises `Late`."""
+        if not self._waits or command.parent is None or command.status != "judging":
+            return False
+        return await self._workbench.labels.label(command.parent) is None
 
     def _reply(self, effect: Outside) -> Reply:
         match effect:
@@ -164,6 +173,31 @@ async def _pin(workbench: Workbench, run: int, row: int) -> list[str]:
     question = await workbench.question(run, str(row))
     events = [decode_payload(event.body) for event in await workbench.ports.events(question)]
     return [event.policy for event in events if hasattr(event, "policy")]
+
+
+async def test_a_label_that_comes_after_the_answer_still_trains(workbench: Workbench) -> None:
+    """All answers are there before any label; the batch whose labels come becomes a version."""
+    waiting = {"deterministic": False, "label_wait_s": 3_600.0, "guard": "off", "anchors": ()}
+    run = await workbench.run(msgspec.structs.replace(manifest(), **waiting, holdout=()))
+    await workbench.accept(run, *(str(row) for row in range(QUESTIONS)))
+    loop = Loop(workbench, run, waits=True)
+    await loop.to_the_end()
+    first = [await workbench.question(run, str(row)) for row in range(BATCH)]
+    told_first = [decode_payload(one.body) for one in await workbench.ports.events(first[0])]
+    assert of(QuestionAnswered, told_first)
+    assert [] == of(LearnerSealed, await told(workbench, run))
+    for row, question in enumerate(first):
+        await workbench.labels.seal(run, question, gold_for(f"question {row}?"), source="late")
+    await loop.to_the_end()
+    events = await told(workbench, run)
+    (made,), (sealed,) = of(LearnerTrained, events), of(LearnerSealed, events)
+    assert ("planner@v1", 0, "promoted") == (made.policy, made.number, sealed.training)
+    judged = await workbench.ports.events(ids.rollout_id(first[0], 0))
+    assert ["label"] == [one.basis for one in of(RolloutJudged, map(_payload, judged))]
+
+
+def _payload(event: Any) -> Any:
+    return decode_payload(event.body)
 
 
 async def test_a_run_without_labels_makes_no_version(workbench: Workbench) -> None:
