@@ -159,9 +159,15 @@ def planner_replicas(settings: Settings, ports: Mapping[str, int]) -> tuple[Endp
         return (planner,) if planner is not None else ()
     key_file = settings.models.planner.api_key_file
     key = read_secret(key_file) if key_file else ""
-    timeout_s = settings.models.planner.timeout_s
+    chosen = settings.models.planner
     return tuple(
-        Endpoint(base_url=url.rstrip("/"), api_key=key, timeout_s=timeout_s) for url in named
+        Endpoint(
+            base_url=url.rstrip("/"),
+            api_key=key,
+            timeout_s=chosen.timeout_s,
+            concurrency=chosen.concurrency,
+        )
+        for url in named
     )
 
 

@@ -6,6 +6,7 @@ request and after it: a reply counts only if the same load of the same weights w
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,8 @@ class FullWeights:
 
     def __init__(self, models: ModelClient, servers: Iterable[Endpoint]) -> None:
         self._models, self._servers = models, tuple(servers)
+        # A place first, then the label: what waits for a place must not go by an old one.
+        self._places = asyncio.Semaphore(min(server.concurrency for server in self._servers))
 
     async def chat(self, call: Call, *, held: str, model: str) -> ModelReply:
         """Answer a call by a server that holds the weights `held`, whose own name for whatever it
@@ -40,6 +43,10 @@ class FullWeights:
             NotServed: no server that answers holds them now, or they went while it answered.
         """
         request = msgspec.structs.replace(call, model=model)
+        async with self._places:
+            return await self._said(request, held)
+
+    async def _said(self, request: Call, held: str) -> ModelReply:
         chance = random.sample(self._servers, len(self._servers))
         for server in chance:
             before = await self._models.weight_label(server)

@@ -140,8 +140,9 @@ def _ordered(fold: _Fold, policy: str, previous: str) -> None:
 
 
 def _decided(fold: _Fold, sealed: ev.LearnerSealed, candidate: str, parent: str) -> None:
-    if candidate != parent:
-        fold.states[candidate] = "promoted" if sealed.training == "promoted" else "held_back"
+    promoted = sealed.training == "promoted"
+    if candidate != parent and (promoted or fold.serving != candidate):
+        fold.states[candidate] = "promoted" if promoted else "held_back"
     if sealed.policy not in (candidate, parent) and parent in fold.states:
         fold.states[parent] = "rolled_back"
     if fold.serving == parent:

@@ -160,7 +160,7 @@ def _row(lesson: Lesson) -> tuple[str, ...]:
         _share(lesson.score),
         _share(lesson.best),
         _share(lesson.on_holdout),
-        (lesson.training or lesson.phase).replace("_", " "),
+        lesson.decision,
         " + ".join(f"{one:.0f}" for one in seconds),
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -247,8 +248,11 @@ def _copy(version: Path, folder: Path) -> None:
         folder.mkdir(parents=True)
     except FileExistsError as error:
         raise Refused(f"{folder} is there already", "Name a new folder.") from error
-    for path in version.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    try:
+        shutil.copytree(version, folder, dirs_exist_ok=True)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _set(run: str, version: str, reason: str) -> None:
@@ -295,7 +299,10 @@ async def _unpacked(at: Connected, view: RunView, row: PolicyRow) -> Path:
     unpacked = unpack_adapter if view.manifest.hyper.lora_rank else unpack_checkpoint
     folders = VersionFolders(store, versions_folder(at.settings), unpacked=unpacked)
     name = served_name(row.name, row.adapter_sha256)
-    return await folders.ensure(name, row.adapter_sha256)
+    try:
+        return await folders.ensure(name, row.adapter_sha256)
+    except (LookupError, ValueError) as error:
+        raise Refused(f"{row.name} cannot be read: {error}", "Restore it from a backup.") from error
 
 
 def _name(version: str) -> str:

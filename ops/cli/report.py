@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
 
+from mia_events.learning.rewards import PARTS
 from ops.cli.waiting import waiting_for
 from ops.connected import connected, run_named
 from ops.console import console
@@ -123,23 +124,35 @@ def _print_stages(figures: Figures) -> None:
 
 
 def _print_lessons(lessons: Sequence[Lesson]) -> None:
-    """What came of each batch; The other parts of a reward are in the JSON."""
-    headings = ("batch", "by", "groups", "rows", "reward", "final", "age", "version", "decision")
+    """What came of each batch: what was made of which version, and what was decided; then what its
+    rollouts were rewarded for.
+    """
+    headings = ("batch", "by", "groups", "rows", "age", "ess", "version", "of", "decision")
     rows = (
         (
             str(lesson.number),
             lesson.policy,
             _whole(lesson.groups),
             _whole(lesson.rows),
-            _mean(lesson.reward),
-            _mean(lesson.parts.get("final")),
             _whole(lesson.stale),
+            _mean(lesson.metrics.get("ess")),
             lesson.candidate or _NONE,
-            (lesson.training or lesson.phase).replace("_", " "),
+            lesson.parent or _NONE,
+            lesson.decision,
         )
         for lesson in lessons
     )
     _print_table(headings, rows)
+    parts = (
+        (
+            str(lesson.number),
+            _mean(lesson.reward),
+            *(_mean(lesson.parts.get(part)) for part in PARTS),
+        )
+        for lesson in lessons
+        if lesson.reward is not None
+    )
+    _print_table(("batch", "reward", *PARTS), parts)
 
 
 def _print_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

@@ -63,6 +63,13 @@ class Lesson(msgspec.Struct, kw_only=True):
     guard_s: float | None = None
 
     @property
+    def decision(self) -> str:
+        """What was decided, for a reader; while nothing is, the phase."""
+        said = (self.training or self.phase).replace("_", " ")
+        back = self.parent is not None and self.serves not in {None, self.parent, self.candidate}
+        return f"{said}, rolled back" if back else said
+
+    @property
     def on_holdout(self) -> float | None:
         """The candidate's mean reward on the holdout."""
         return mean_reward(self.holdout.get(self.candidate or "", ()))
@@ -108,6 +115,7 @@ class _Book:
                 self._trained(at, event)
             case ev.LearnerUntrained():
                 self._step(event.number, "guarding", at)
+                self._of(event.number).parent = event.policy
                 _measured(self._of(event.number), event.metrics)
             case ev.LearnerSealed():
                 self._sealed(at, event)

@@ -132,7 +132,8 @@ def policy_of(db: Database, run_no: int, generation: int) -> str:
 
 def _decide(db: Database, run: RunRow, found: Decision) -> None:
     """Apply a decision to the registry, and to the run unless an operator came between."""
-    turn(db, run, found.candidate, found.state)
+    if found.state != "held_back" or run.policy != found.candidate:
+        turn(db, run, found.candidate, found.state)
     if found.serves not in (found.served, found.candidate):
         turn(db, run, found.served, "rolled_back")
     if run.policy == found.served:

@@ -264,10 +264,11 @@ BEGIN
         WHERE r.run_no = c.run_no;
         UPDATE policy AS p
         SET state = CASE WHEN p.name = s.candidate THEN s.state ELSE 'rolled_back' END
-        FROM unnest(p_seals) AS s
+        FROM unnest(p_seals) AS s JOIN run AS r ON r.run_no = s.run_no
         WHERE p.run_no = s.run_no AND s.unit = ANY (v_ok)
-          AND (p.name = s.candidate OR p.name = s.served AND s.serves NOT IN (s.served, s.candidate));
-        -- An operator's order that came in between stands.
+          AND (p.name = s.candidate OR p.name = s.served AND s.serves NOT IN (s.served, s.candidate))
+          AND NOT (p.name = r.policy AND s.state = 'held_back' AND p.name = s.candidate);
+        -- An operator's order that came in between stands, as it does above.
         UPDATE run AS r SET sealed_gen = s.generation,
             policy = CASE WHEN r.policy = s.served THEN s.serves ELSE r.policy END
         FROM unnest(p_seals) AS s

@@ -228,6 +228,16 @@ async def test_a_batch_that_comes_late_is_on_its_generations_version(workbench: 
     assert [(1, "planner@v1")] * 2 == [(event.generation, event.policy) for event in opened]
 
 
+async def test_a_candidate_that_an_operator_chose_stays_promoted(workbench: Workbench) -> None:
+    """Whatever its guard says in the end: it serves."""
+    run = await _ended_batches(workbench)
+    await _train(workbench, run)
+    await workbench.ports.runs.set_policy((await workbench.ledger.run(run)).name, "planner@v1")
+    opened = await _seal(workbench, run, "held_back", "base")
+    assert ["planner@v1"] * 2 == opened
+    assert ["promoted"] == [row.state for row in await workbench.policies.list(run)]
+
+
 async def test_an_operators_order_in_between_stands(workbench: Workbench) -> None:
     """Whatever a guard decides on a version that was made before it."""
     run = await _ended_batches(workbench, 2)

@@ -55,6 +55,18 @@ def test_a_batch_that_taught_nothing_shows_what_it_was() -> None:
     assert (1.0, "guarding") == (second.reward, second.phase)
 
 
+def test_a_roll_back_is_no_mere_hold_back() -> None:
+    """Whoever reads the table sees that another version serves again."""
+    told = ev.LearnerUntrained(
+        number=1, generation=2, policy="planner@v1", training="skipped", problem="equal"
+    )
+    held = _sealed(0, training="held_back", policy="base", candidate="planner@v1")
+    lessons, _ = lessons_of(
+        _at(_trained(0), held, told, _sealed(1, training="skipped", policy="base"))
+    )
+    assert ["held back", "skipped, rolled back"] == [one.decision for one in lessons]
+
+
 def test_a_batch_is_followed_from_its_opening_to_its_decision() -> None:
     """Who answered it, what it taught, what was made and decided, and how long each took."""
     metrics = {"mean.reward": 0.4, "mean.final": 0.5, "staleness.max": 1.0, "loss": 0.1}
