@@ -55,7 +55,7 @@ def lineage(rows: Iterable[PolicyRow], to: str) -> tuple[PolicyRow, ...]:
     """Return a version and what it grew from, the first one first.
 
     Raises:
-        LookupError: it is not registered.
+        LookupError: it is not registered, or something that it grew from is not any more.
     """
     by_name = {row.name: row for row in rows}
     if to not in by_name:
@@ -65,9 +65,12 @@ def lineage(rows: Iterable[PolicyRow], to: str) -> tuple[PolicyRow, ...]:
 
 
 def _upwards(by_name: dict[str, PolicyRow], name: str) -> Iterator[PolicyRow]:
-    while name != BASE and name in by_name:
+    while name != BASE:
         yield by_name[name]
-        name = by_name[name].parent
+        parent = by_name[name].parent
+        if parent != BASE and parent not in by_name:
+            raise LookupError(f"{name} grew from {parent}, which the registry has lost")
+        name = parent
 
 
 Told = Callable[[Rebuilt], None]
@@ -140,14 +143,17 @@ async def _judged(
     ours = (trained.adapter_sha256, trained.optimizer_sha256)
     if ours == (row.adapter_sha256, row.optimizer_sha256):
         return msgspec.structs.replace(about, verdict="equal")
-    largest = await _largest(row.adapter_sha256, trained.adapter_sha256, store)
     excuse = _excuse(recorded.determinants, trained.determinants)
-    return msgspec.structs.replace(
+    about = msgspec.structs.replace(
         about,
         verdict="not comparable" if excuse else "different",
         why=excuse or "the bits differ",
-        largest=largest,
     )
+    try:
+        largest = await _largest(row.adapter_sha256, trained.adapter_sha256, store)
+    except (LookupError, ValueError) as error:
+        return msgspec.structs.replace(about, why=f"{about.why}; how far is not known: {error}")
+    return msgspec.structs.replace(about, largest=largest)
 
 
 def _excuse(recorded: Determinants, now: Determinants) -> str:

@@ -199,3 +199,16 @@ async def test_a_lineage_leaves_other_branches_out(history: _History) -> None:
     assert (first, third) == lineage([first, second, third], "planner@v3")
     with pytest.raises(LookupError, match=r"planner@v9 is no version .*: planner@v1, planner@v2"):
         lineage([first, second], "planner@v9")
+    with pytest.raises(LookupError, match=r"planner@v2 grew from planner@v1, which"):
+        lineage([second], "planner@v2")
+
+
+async def test_weights_that_are_lost_leave_the_other_versions_their_verdict(
+    history: _History,
+) -> None:
+    """How far they are apart cannot be told then."""
+    first = history.rows[0]
+    history.rows[0] = msgspec.structs.replace(first, adapter_sha256="0" * 64)
+    found = await history.audit()
+    assert ["different", "equal"] == [one.verdict for one in found]
+    assert (None, True) == (found[0].largest, "how far is not known" in found[0].why)
