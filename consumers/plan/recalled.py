@@ -19,13 +19,15 @@ _HEADINGS: Final = {
 }
 
 
-def recalled(task: Task, generation: int) -> Generator[Wanted, Any, Memories]:
-    """The best two successes and two failures, as of a generation unless the run is live."""
+def recalled(task: Task, generation: int, *, of_each: int = 2) -> Generator[Wanted, Any, Memories]:
+    """The best successes and as many failures, as of a generation unless the run is live."""
     manifest = task.run.manifest
     embedded = yield from ask(embed_question(task))
     request = Recall(
         scope=task.run.scope,
         vector=embedded.vectors[0],
+        successes=of_each,
+        failures=of_each,
         generation=None if manifest.mode == "live" else generation,
         text=question_of(task).text if manifest.memory_search == "hybrid" else "",
         exact=manifest.deterministic,

@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from typing import Any, Final
 
 from consumers.plan import orders
+from consumers.plan.contrasts import SOUGHT, contrasts
 from consumers.plan.preempt import fail_question
 from consumers.plan.recalled import notes, recalled
 from consumers.requests import call, dialogue, prompt, question_of
@@ -42,7 +43,8 @@ def _pick(task: Task, live: Sequence[Trajectory]) -> Generator[Wanted, Any, tupl
     numbers = [one.number for one in live]
     if len(numbers) == 1:
         return numbers[0], "single"
-    memories = yield from recalled(task, _generation(task))
+    found = yield from recalled(task, _generation(task), of_each=SOUGHT)
+    memories = contrasts(found)
     plans = [quote(f"plan {one.number}", one.plan, _PLAN_CHARACTERS) for one in live]
     question = quote("question", question_of(task).text)
     told = [note.render(note.most) for note in notes(task, memories)]

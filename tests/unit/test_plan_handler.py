@@ -1,5 +1,6 @@
 """The plan stage: what it asks, and what it makes of the replies."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -8,6 +9,7 @@ from consumers.plan.fan_out import fan_out
 from consumers.plan.route import route
 from consumers.plan.settle import settle
 from consumers.plan.write import write_plan
+from mia_events import ids
 from mia_events.effects import Call, Embed, Memories, ModelReply, Recall, Remembered, Vectors
 from mia_events.lifecycle import Kind
 from mia_events.steps import ModelChoice, Poison
@@ -153,15 +155,20 @@ def test_the_router_knows_what_similar_questions_taught() -> None:
     assert driven.only(Call).messages[-1].content.startswith(note)
 
 
-def test_the_router_is_told_the_nearest_first() -> None:
-    """In the order of the recall, which is that of the scores."""
-    found = tuple(
-        Remembered(
-            id=UUID(int=n), version=1, text=f"near {n}", question="Who?", outcome="success",
-            score=1.0 / n,
-        )
-        for n in (1, 2, 3)
-    )  # fmt: skip
+def remembered(question: str, outcome: Any, score: float) -> Remembered:
+    """A memory whose text says what it is."""
+    return Remembered(
+        id=ids.memory_id("shelf", f"{outcome} {question}"),
+        version=1,
+        text=f"{outcome} of {question}",
+        question=question,
+        outcome=outcome,
+        score=score,
+    )
+
+
+def told_to_the_router(*found: Remembered) -> list[str]:
+    """The texts of its notes, in their order."""
     driven = drive(
         route,
         task(Kind.QUESTION, question_planned()),
@@ -170,8 +177,39 @@ def test_the_router_is_told_the_nearest_first() -> None:
         Memories(found),
         ModelReply(text='{"plan": 1}'),
     )
-    told = driven.only(Call).messages[-1].content
-    assert [1, 2, 3] == sorted((1, 2, 3), key=lambda n: told.index(f"near {n}"))
+    recall = driven.only(Recall)
+    assert (8, 8) == (recall.successes, recall.failures)
+    said = driven.only(Call).messages[-1].content
+    known = [one.text for one in found if one.text in said]
+    return sorted(known, key=said.index)
+
+
+def test_the_router_is_told_contrasts_the_nearest_first() -> None:
+    """What worked and what failed for one question stand side by side, two pairs at most."""
+    names = ("near", "middle", "far")
+    found = [
+        remembered(name, outcome, 1.0 / place)
+        for outcome in ("success", "failure")
+        for place, name in enumerate(names, 1)
+    ]
+    assert told_to_the_router(*found) == [
+        "success of near", "failure of near", "success of middle", "failure of middle",
+    ]  # fmt: skip
+
+
+def test_without_contrasts_the_router_is_told_the_best_of_each() -> None:
+    """A pair goes before what stands alone, however near that is."""
+    found = (
+        remembered("near", "success", 0.9),
+        remembered("both", "success", 0.5),
+        remembered("far", "success", 0.4),
+        remembered("other", "failure", 0.8),
+        remembered("both", "failure", 0.5),
+    )
+    assert told_to_the_router(*found) == [
+        "success of both", "failure of both", "success of near", "failure of other",
+    ]  # fmt: skip
+    assert ["success of near", "success of far"] == told_to_the_router(*found[::2][:2])
 
 
 def test_a_rollout_without_a_plan_is_no_choice_and_stands_last() -> None:
