@@ -36,6 +36,8 @@ __all__ = [
 
 _PREFIX: Final = "MIA_"
 _Tree = dict[str, Any]
+#: How a list in a variable begins; an address may begin with the bracket alone.
+_LISTS = ('["', "[]")
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -306,7 +308,7 @@ def _set(tree: _Tree, keys: list[str], value: str, variable: str) -> None:
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
             raise Refused(f"{variable} names a key below a value", "Drop its last part.")
-    tree[keys[-1]] = _listed(value, variable) if value.startswith("[") else value
+    tree[keys[-1]] = _listed(value, variable) if value.startswith(_LISTS) else value
 
 
 def _listed(value: str, variable: str) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from consumers.effects.missing import Missing
 from consumers.effects.model_client import NotServed
 from consumers.runner.context import Lru
 from consumers.tools.registry import SEARCH, TOOLS
@@ -66,6 +67,7 @@ class RealPerformer:
         retrieval: RetrievalClient | None = None,
         trainer: Trainer | None = None,
         planner: FullWeights | None = None,
+        missing: Missing | None = None,
     ) -> None:
         self._models = models
         self._versions = versions
@@ -76,6 +78,7 @@ class RealPerformer:
         self._retrieval = retrieval
         self._trainer = trainer
         self._planner = planner
+        self._missing = missing or Missing()
         self._documents: Lru[str, tuple[Paragraph, ...]] = Lru(512)
 
     async def perform(  # noqa: C901, PLR0911 - one case and one return per kind of effect
@@ -105,22 +108,21 @@ class RealPerformer:
                 return await self._train(effect)
 
     async def _chat(self, call: Call, task: Task) -> ModelReply:
+        """A question waits for its version, which has served, as long as it takes. That of a guard
+        may never serve: at last, its request is one that can never be answered.
+        """
+        key = (task.event_id, call.model)
         try:
-            return await self._said(call, task)
+            reply = await self._said(call, task)
         except NotServed as error:
-            if not await self._waits_in_vain(task):
+            manifest = task.run.manifest
+            if task.kind is not Kind.LEARNER or manifest.deterministic:
+                raise
+            if self._missing.missed(key) <= manifest.guard_rules.load_s:
                 raise
             return ModelReply(text="", finish_reason="error", problem=str(error))
-
-    async def _waits_in_vain(self, task: Task) -> bool:
-        """Whether a guard has waited too long for a version that no server takes: a question would
-        wait on, for it is pinned to a version that served; the guard's may never serve.
-        """
-        manifest = task.run.manifest
-        if task.kind is not Kind.LEARNER or self._labels is None or manifest.deterministic:
-            return False
-        waited_s = await self._labels.waited(task.run.run_no, task.event_id)
-        return waited_s > manifest.guard_rules.load_s
+        self._missing.found(key)
+        return reply
 
     async def _said(self, call: Call, task: Task) -> ModelReply:
         served = await self._versions.served(task.run, call.model)

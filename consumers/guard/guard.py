@@ -49,7 +49,12 @@ def look_again(task: Task) -> Plan:
     tried = on_anchors(task, told, (told.policy, best))
     ended = yield from lockstep([shadow(trial) for trial in tried])
     scores = scores_by_version(manifest, tried, ended)
-    reasons = fallen(scores[best], scores[told.policy], manifest.guard_rules)
+    reasons = fallen(
+        scores[best],
+        scores[told.policy],
+        rules=manifest.guard_rules,
+        anchors=len(manifest.anchors),
+    )
     looked = Looked(
         scores=scores[told.policy].told("parent") | scores[best].told("best"),
         reasons=reasons,

@@ -36,7 +36,11 @@ def on_holdout(task: Task, trained: LearnerTrained) -> list[Trial]:
     """
     manifest = task.run.manifest
     known = {
-        policy for one in task.history if isinstance(one, LearnerSealed) for policy in one.holdout
+        policy
+        for one in task.history
+        if isinstance(one, LearnerSealed)
+        for policy, rewards in one.holdout.items()
+        if any(reward is not None for reward in rewards)
     }
     at_hand = dict.fromkeys((BASE, trained.parent, trained.policy))
     return _trials(

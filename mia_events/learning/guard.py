@@ -143,7 +143,7 @@ def decide(
     than the margin: so chance cannot carry the bar down step by step.
     """
     pairs, difference = paired(candidate, best)
-    if pairs < max(1.0, rules.judged * anchors):
+    if pairs < _fewest(rules, anchors):
         why = f"only {pairs} of {anchors} anchors were judged for both versions"
         return Decision(verdict="held_back", reasons=(why,), difference=difference)
     signs = _signs(candidate, best if served is None else served, rules)
@@ -159,7 +159,7 @@ def decide(
             difference=difference,
             best=difference > rules.margin,
         )
-    lost = fallen(best, served, rules) if served is not None else ()
+    lost = fallen(best, served, rules=rules, anchors=anchors) if served is not None else ()
     return Decision(
         verdict="rolled_back" if lost else "held_back",
         reasons=(*signs, *lost),
@@ -192,12 +192,16 @@ def _unsure(difference: float, error: float, pairs: int, rules: GuardRules) -> s
     )
 
 
-def fallen(best: Scores, served: Scores, rules: GuardRules) -> tuple[str, ...]:
+def fallen(best: Scores, served: Scores, *, rules: GuardRules, anchors: int) -> tuple[str, ...]:
     """Why the version that serves is to give way to the best, in words; empty while it need not."""
     pairs, difference = paired(served, best)
-    if not pairs or difference >= -rules.margin:
+    if pairs < _fewest(rules, anchors) or difference >= -rules.margin:
         return ()
     return (_below("the version that serves", difference, pairs, rules),)
+
+
+def _fewest(rules: GuardRules, anchors: int) -> float:
+    return max(1.0, rules.judged * anchors)
 
 
 def _below(who: str, difference: float, pairs: int, rules: GuardRules) -> str:

@@ -74,7 +74,7 @@ def lineage_of(history: Iterable[Event], policy: str) -> tuple[str, ...]:
 
 def best_of(history: Sequence[Event], policy: str) -> str:
     """The best version so far among `policy` and its ancestors, as guards have said: an operator
-    may have gone back behind it. Without a guard's word it is `policy` itself.
+    may have gone back behind it. Without a guard's word it is the base model.
     """
     sealed = (event for event in reversed(history) if isinstance(event, LearnerSealed))
     named = next((event.best for event in sealed if event.best), BASE)

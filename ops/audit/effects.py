@@ -74,8 +74,10 @@ def _completed(book: Book, entry: Entry) -> bool:
     match step.payload:
         case ev.RolloutFailed() | ev.QuestionFailed():
             return False
-        case ev.QuestionConsolidated(problem=problem) | ev.LearnerSealed(problem=problem):
+        case ev.QuestionConsolidated(problem=problem):
             return not problem
+        case ev.LearnerSealed(problem=problem, scores=scores):
+            return not problem or bool(scores)  # a guard looked all the same
         case _:
             return True
 

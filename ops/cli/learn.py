@@ -102,7 +102,9 @@ async def _watch(run: str, tell: Callable[[_Seen], None], *, once: bool) -> None
         seen = _Seen(run)
         while True:
             await _look(at, seen)
-            events = by_time([*events, *await feed.fresh()], lambda e: (e.stream, e.at, e.seq))
+            events = by_time(
+                [*events, *await feed.fresh()], lambda e: ((e.kind, e.stream), e.at, e.seq)
+            )
             told = [(e.at, decode_payload(e.body)) for e in events if e.body is not None]
             seen.lessons, seen.orders = lessons_of(told)
             tell(seen)

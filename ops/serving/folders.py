@@ -81,13 +81,14 @@ class VersionFolders:
         self._idle_since = {name: self._idle_since.get(name, now) for name in idle}
         old = sorted(name for name, since in self._idle_since.items() if now - since >= idle_s)
         for name in old:
-            draft = _draft(self._folder)
-            with contextlib.suppress(FileNotFoundError):  # another was faster
+            with contextlib.suppress(OSError):  # another was faster, or it is not ours
+                draft = _draft(self._folder)
                 (self._folder / name).rename(draft / name)  # at once: what is there is whole
-            shutil.rmtree(draft, ignore_errors=True)
+                shutil.rmtree(draft, ignore_errors=True)
         for left in self._folder.glob(f"{_DRAFT}*"):
-            if time.time() - left.stat().st_mtime > _DRAFT_S:
-                shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # it was finished meanwhile
+                if time.time() - left.stat().st_mtime > _DRAFT_S:
+                    shutil.rmtree(left, ignore_errors=True)
         return old
 
 

@@ -1,9 +1,9 @@
 """Brings every server of the planner level with the registry, and keeps it so."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -93,11 +93,9 @@ class Reconciler:
         failing = {name for (_, name), until in self._not_before.items() if until > now}
         shares = self._placement.shares(wanted, held, now=now, failing=failing) if mine else {}
         needed = {SERVED_BASE, *(one.name for one in wanted)}
-        standings = await asyncio.gather(
-            *(
-                self._mend(replica, shares.get(replica.address), one, needed)
-                for replica, one in zip(self._replicas, found, strict=True)
-            )
+        standings = await _all(
+            self._mend(replica, shares.get(replica.address), one, needed)
+            for replica, one in zip(self._replicas, found, strict=True)
         )
         if mine and all(not one.problem for one in standings):
             keep = {name for one in standings for name in one.serves} | {w.name for w in wanted}
@@ -194,6 +192,19 @@ class Reconciler:
             else:
                 _log.info("level again", about=about)
         self._told[about] = problem
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, Standing]]) -> list[Standing]:
+    """Do all at once. Where one fails, the others have ended too when this does: nothing may go on
+    at a server when the lock is let go.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _why(error: Away | Declined) -> str:

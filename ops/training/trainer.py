@@ -99,8 +99,9 @@ class EngineTrainer:
         folder.mkdir(parents=True, exist_ok=True)
         ours = f"update-{platform.node()}-"
         for left in () if self._machine.keep else folder.glob(f"{escape(ours)}*-*"):
-            pid, _, _ = left.name.removeprefix(ours).partition("-")
-            if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            pid, _, rest = left.name.removeprefix(ours).partition("-")
+            # A longer name with more in it may be another host's, of which ours is the beginning.
+            if pid.isdecimal() and "-" not in rest and not psutil.pid_exists(int(pid)):
                 shutil.rmtree(left, ignore_errors=True)
         return Path(tempfile.mkdtemp(dir=folder, prefix=f"{ours}{os.getpid()}-"))
 

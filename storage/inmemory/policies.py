@@ -18,8 +18,8 @@ from mia_events.learning.versions import BASE
 from mia_events.lifecycle import ENDED
 from mia_events.steps import PolicyWrite
 from schemas.envelope import decode_payload
-from schemas.events import LearnerSealed
-from storage.inmemory.state import Database, QuestionRow, RunRow
+from schemas.events import LearnerSealed, LearnerUntrained
+from storage.inmemory.state import ActiveRow, Database, QuestionRow, RunRow
 from storage.ports import PolicyRow, PolicyState
 
 
@@ -73,9 +73,20 @@ class InMemoryPolicies:
             if row.run_no == mine and row.state == "candidate":
                 yield from (row.name, row.parent)
         yield _best(self._db, run)
+        learner = self._db.active.get(ids.learner_id(run.id))
+        if learner is not None and learner.status == "guarding":
+            yield BASE
+            yield _looked_at(self._db, learner)
         generations = range(run.sealed_gen - run.manifest.lag, run.sealed_gen + 1)
         serve = [run.policy, *(policy_of(self._db, mine, max(0, one)) for one in generations)]
         yield from (name for name in serve if name != BASE or run.manifest.train)
+
+
+def _looked_at(db: Database, learner: ActiveRow) -> str | None:
+    """What is compared with the best where nothing was made."""
+    pending = next(one for one in db.events[learner.stream] if one.id == learner.pending)
+    payload = decode_payload(pending.body)
+    return payload.policy if isinstance(payload, LearnerUntrained) else None
 
 
 def _best(db: Database, run: RunRow) -> str | None:

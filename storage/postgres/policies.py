@@ -153,7 +153,8 @@ async def _as_long_as(connection: Connection) -> AsyncIterator[None]:
     limit = asyncio.timeout(None)
 
     def gone(_: object) -> None:
-        limit.reschedule(0.0)
+        with suppress(RuntimeError):  # in the moment in which all is done
+            limit.reschedule(0.0)
 
     try:
         async with limit:

@@ -25,8 +25,8 @@ SELECT p.* FROM policy AS p WHERE p.run_no = $1 AND p.name = $2
 
 -- name: named
 -- What requests of unfinished runs may name, the base model too: what serves, what unfinished batches and questions are
--- pinned to, or the next ones may be; what a guard compares (a candidate, its parent, the best so far); the best also to
--- go back to it at once. In a run that does not train the base model is named by open questions alone: it may be open
+-- pinned to, or the next ones may be; what a guard compares (a candidate, its parent, what serves where nothing was
+-- made, the best so far, the base model); the best also to go back to it at once. In a run that does not train the base model is named by open questions alone: it may be open
 -- for good, with none.
 WITH alive AS (
     SELECT r.run_no, r.policy, r.trains, r.sealed_gen - r.lag AS oldest FROM run AS r
@@ -44,6 +44,14 @@ JOIN question AS q ON q.id = a.stream WHERE a.kind = 2
 UNION
 SELECT c.run_no, unnest(ARRAY[c.name, c.parent]) FROM policy AS c JOIN alive AS r ON r.run_no = c.run_no
 WHERE c.state = 'candidate'
+UNION
+SELECT a.run_no, convert_from(e.body, 'UTF8')::jsonb ->> 'policy' FROM active AS a
+JOIN alive AS r ON r.run_no = a.run_no
+JOIN event AS e ON e.run_no = a.run_no AND e.id = a.pending AND e.type = 'learner.untrained' AND e.body IS NOT NULL
+WHERE a.kind = 4 AND a.status = 'guarding'
+UNION
+SELECT a.run_no, 'base' FROM active AS a JOIN alive AS r ON r.run_no = a.run_no
+WHERE a.kind = 4 AND a.status = 'guarding'
 UNION
 SELECT a.run_no, s.best FROM active AS a JOIN alive AS r ON r.run_no = a.run_no
 CROSS JOIN LATERAL (

@@ -45,6 +45,11 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     learning: list[tuple[datetime, bytes]] = []
 
 
+def _place(row: Any) -> tuple[tuple[int, UUID], datetime, int]:
+    """A batch ends in the moment in which its learner takes it, and before that."""
+    return (row["kind"], row["stream"]), row["at"], row["seq"]
+
+
 class PostgresSummary:
     """Counts a run. Needs the auditor's role."""
 
@@ -78,9 +83,6 @@ class PostgresSummary:
             latency=dict(latency),
             uses=dict(uses),
             answers=[(row["answer"], row["gold"]) for row in answers],
-            learning=[
-                (row["at"], row["body"])
-                for row in by_time(learned, lambda row: (row["stream"], row["at"], row["seq"]))
-            ],
+            learning=[(row["at"], row["body"]) for row in by_time(learned, _place)],
             **found,
         )

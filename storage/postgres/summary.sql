@@ -83,6 +83,6 @@ WHERE e.run_no = $1 AND e.type = 'rollout.failed' AND e.body IS NOT NULL GROUP B
 
 -- name: learning
 -- What tells of learning ($2: types of events) in a run that trains.
-SELECT e.stream, e.seq, e.at, e.body FROM event AS e
+SELECT e.kind, e.stream, e.seq, e.at, e.body FROM event AS e
 WHERE e.run_no = $1 AND e.type = ANY ($2) AND e.body IS NOT NULL
   AND EXISTS (SELECT FROM event AS m WHERE m.run_no = $1 AND m.type = 'learner.merged')

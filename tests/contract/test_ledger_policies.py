@@ -228,6 +228,27 @@ async def test_a_batch_that_comes_late_is_on_its_generations_version(workbench: 
     assert [(1, "planner@v1")] * 2 == [(event.generation, event.policy) for event in opened]
 
 
+async def test_what_a_guard_looks_at_is_served_though_an_operator_went_elsewhere(
+    workbench: Workbench,
+) -> None:
+    """Else its requests would wait for a version that nothing names any more."""
+    run = await _ended_batches(workbench)
+    await _train(workbench, run)
+    await _seal(workbench, run, "promoted", "planner@v1", best="base")
+    for row in (2, 3):
+        await workbench.through(await workbench.question(run, str(row)), g=2)
+    learner = await _learner(workbench, run)
+    await workbench.step(learner, ev.LearnerMerged(number=1, generation=2))
+    told = ev.LearnerUntrained(
+        number=1, generation=2, policy="planner@v1", training="skipped", problem="equal"
+    )
+    groups = await _questions(workbench, run, 2, 3)
+    await workbench.step(learner, told, policy=PolicyWrite(batch=1, groups=groups))
+    await workbench.ports.runs.set_policy((await workbench.ledger.run(run)).name, "base")
+    assert ["planner@v1"] == await _wanted(workbench, run)
+    assert run in await workbench.policies.on_base()
+
+
 async def test_a_candidate_that_an_operator_chose_stays_promoted(workbench: Workbench) -> None:
     """Whatever its guard says in the end: it serves."""
     run = await _ended_batches(workbench)

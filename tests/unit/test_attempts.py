@@ -80,4 +80,5 @@ async def test_one_that_can_never_succeed_ends_the_others() -> None:
     fake = _Fake(Poison("never"))
     with pytest.raises(Poison):
         await _attempt(fake)
+    await asyncio.sleep(0.2)
     assert "slow" not in fake.ended

@@ -45,7 +45,7 @@ def test_a_variable_may_hold_a_list(tmp_path: Path) -> None:
     found = load_settings(path, {name: '["http://a/v1", "http://b/v1"]'})
     assert ["http://a/v1", "http://b/v1"] == list(found.serving.replicas)
     with pytest.raises(Refused, match=name):
-        load_settings(path, {name: "[http://a/v1]"})
+        load_settings(path, {name: '["http://a/v1"'})
 
 
 @pytest.mark.parametrize(
