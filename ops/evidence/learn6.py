@@ -190,8 +190,8 @@ def judge(guarded: Arm, unguarded: Arm) -> list[Claim]:
             kept is not None and _mean(kept) >= -_ALLOWED,
         ),
         Claim(
-            f"without a guard it was further below, and not by chance ({_told(fell)})",
-            fell is not None and _mean(fell) < -_ALLOWED and _surely_below(fell),
+            f"without a guard it was further below ({_told(fell)})",
+            fell is not None and fell.difference is not None and _mean(fell) < -_ALLOWED,
         ),
         Claim(
             f"what the guard let serve last is better than the base model: {_interval(gain)}",
@@ -202,10 +202,6 @@ def judge(guarded: Arm, unguarded: Arm) -> list[Claim]:
 
 def _mean(one: Served) -> float:
     return one.difference.mean if one.difference else -1.0
-
-
-def _surely_below(one: Served) -> bool:
-    return one.difference is not None and one.difference.high < 0
 
 
 def _told(one: Served | None) -> str:
