@@ -55,9 +55,10 @@ def test_simulated_guards_promote_some_versions_and_hold_others_back() -> None:
 def test_versions_are_children_of_the_one_that_served(lag: int) -> None:
     """The check above has something to compare: several versions in a chain, used by rollouts.
 
-    The last batch is not full, and is learned from like the others.
+    The last batch is not full, and is learned from like the others: in this seed's world its group
+    has two grades.
     """
-    scenario = Scenario.training(8, lag)
+    scenario = Scenario.training(9, lag)
     db = simulate(msgspec.structs.replace(scenario, questions=7, faults=CALM)).db
     rows = list(db.policies.values())
     assert ["planner@v1", "planner@v2", "planner@v3"] == [row.name for row in rows][:3]
