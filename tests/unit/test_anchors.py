@@ -13,7 +13,7 @@ from consumers.guard import anchor_id
 from mia_events.steps import RunView
 from ops.anchors import held_back
 from ops.benchmark import read_benchmark, to_be_asked
-from ops.cli.run import GuardOptions
+from ops.cli.run import GuardOptions, TrainOptions
 from ops.errors import Refused
 from ops.manifest import manifest_of
 from ops.settings import load_settings
@@ -160,6 +160,22 @@ def test_options_become_rules() -> None:
     assert ("anchors", {"margin": 0.1}) == (chosen["guard"], chosen["guard_rules"])
     chosen |= {"guard": "off"}
     assert (0.1, 2) == (pinned(**chosen).guard_rules.margin, pinned(**chosen).guard_rules.rollouts)
+
+
+def test_a_run_that_trains_has_batches_for_its_planners_size() -> None:
+    """And rewards as the settings weigh them; what was chosen stays."""
+    left_out: dict[str, Any] = dict.fromkeys(("mode", "rollouts", "batch_size", "lag"))
+    small = TrainOptions(train=True).chosen(load_settings(environ={}), left_out)
+    assert (4, 4, "batch", 1, None) == tuple(
+        small[name] for name in ("batch_size", "rollouts", "mode", "lag", "reward")
+    )
+    environ = {
+        "MIA_MODELS__PLANNER__BASE_URL": "http://planner/v1", "MIA_TRAINING__REWARD__TOOL": "0.1"
+    }  # fmt: skip
+    large = TrainOptions(train=True).chosen(load_settings(environ=environ), left_out)
+    assert (32, 0.1) == (large["batch_size"], large["reward"]["tool"])
+    chosen = TrainOptions(train=True).chosen(load_settings(environ=environ), {**left_out, "lag": 0})
+    assert "lag" not in chosen
 
 
 def test_rules_without_anything_to_go_by_are_refused() -> None:
