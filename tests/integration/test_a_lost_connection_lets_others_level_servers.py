@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import asyncpg
 import pytest
@@ -32,10 +33,22 @@ async def test_a_lost_connection_lets_others_level_servers(
     stops what he does, for another may have begun.
     """
     for _ in range(3):
-        with pytest.raises(Unavailable):
+        await _until_held(policies)
+        with pytest.raises(Unavailable, match="holds the lock"):
             await _level_for_long(database, policies)
+    await _until_held(policies)
     async with policies.levelling() as mine, policies.levelling() as second:
         assert (True, False) == (mine, second)
+
+
+async def _until_held(policies: PostgresPolicies) -> None:
+    """Every connection of the pool has been tried: one that was killed says so when it is used."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(Unavailable):
+                async with policies.levelling() as mine, policies.levelling():
+                    if mine:
+                        return
 
 
 async def _level_for_long(database: str, policies: PostgresPolicies) -> None:
