@@ -225,18 +225,19 @@ def _decision(task: Task, event: Event) -> Decision | None:
     """
     if not isinstance(event, ev.LearnerSealed):
         return None
-    if isinstance(task.command, ev.LearnerUntrained) and event.policy != task.command.policy:
-        served = task.command.policy
-        return Decision(candidate=served, state="rolled_back", served=served, serves=event.policy)
-    if not isinstance(task.command, ev.LearnerTrained):
-        return None
-    trained = task.command
-    return Decision(
-        candidate=trained.policy,
-        state="promoted" if event.training == "promoted" else "held_back",
-        served=trained.parent,
-        serves=event.policy,
-    )
+    match task.command:
+        case ev.LearnerTrained() as trained:
+            return Decision(
+                candidate=trained.policy,
+                state="promoted" if event.training == "promoted" else "held_back",
+                served=trained.parent,
+                serves=event.policy,
+            )
+        case ev.LearnerUntrained(policy=served) if event.policy != served:
+            return Decision(
+                candidate=served, state="rolled_back", served=served, serves=event.policy
+            )
+    return None
 
 
 def _joins(task: Task, own: Entry) -> tuple[Join, ...]:

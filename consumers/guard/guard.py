@@ -13,7 +13,7 @@ from consumers.guard.measure import on_anchors, on_holdout, scores_by_version
 from consumers.guard.shadow import shadow
 from consumers.requests import command
 from mia_events.learning.guard import Decision, Scores, decide, fallen
-from mia_events.learning.seals import Looked, seal_of
+from mia_events.learning.seals import seal_of
 from mia_events.learning.selection import best_of
 from mia_events.steps import Plan, Step, Task
 from schemas.events import LearnerSealed, LearnerTrained, LearnerUntrained
@@ -55,12 +55,14 @@ def look_again(task: Task) -> Plan:
         rules=manifest.guard_rules,
         anchors=len(manifest.anchors),
     )
-    looked = Looked(
+    sealed = msgspec.structs.replace(
+        seal_of(told),
+        policy=best if reasons else told.policy,
         scores=scores[told.policy].told("parent") | scores[best].told("best"),
         reasons=reasons,
         best=best,
     )
-    return Step(event=seal_of(told, best if reasons else told.policy, looked))
+    return Step(event=sealed)
 
 
 def _sealed(

@@ -82,7 +82,7 @@ def _nothing_made(
     )
     guarded = task.run.manifest.guard != "off" and best_of(task.history, policy) != policy
     return Step(
-        event=told if guarded else seal_of(told, policy),
+        event=told if guarded else seal_of(told),
         policy=PolicyWrite(batch=merged.number, groups=_settled(batch.selection)),
     )
 

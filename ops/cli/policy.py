@@ -245,11 +245,9 @@ async def _weights(
 
 def _copy(version: Path, folder: Path) -> None:
     try:
-        folder.mkdir(parents=True)
+        shutil.copytree(version, folder)
     except FileExistsError as error:
         raise Refused(f"{folder} is there already", "Name a new folder.") from error
-    try:
-        shutil.copytree(version, folder, dirs_exist_ok=True)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise

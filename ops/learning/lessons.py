@@ -136,11 +136,11 @@ class _Book:
         return (at - before).total_seconds() if before else None
 
     def _trained(self, at: datetime, event: ev.LearnerTrained) -> None:
-        lesson, metrics = self._of(event.number), event.metrics
+        lesson = self._of(event.number)
         lesson.train_s = self._step(event.number, "guarding", at)
         lesson.candidate, lesson.parent = event.policy, event.parent
         lesson.groups, lesson.rows = event.groups, event.rows
-        _measured(lesson, metrics)
+        _measured(lesson, event.metrics)
 
     def _sealed(self, at: datetime, event: ev.LearnerSealed) -> None:
         lesson = self._of(event.number)

@@ -26,8 +26,8 @@ SELECT p.* FROM policy AS p WHERE p.run_no = $1 AND p.name = $2
 -- name: named
 -- What requests of unfinished runs may name, the base model too: what serves, what unfinished batches and questions are
 -- pinned to, or the next ones may be; what a guard compares (a candidate, its parent, what serves where nothing was
--- made, the best so far, the base model); the best also to go back to it at once. In a run that does not train the base model is named by open questions alone: it may be open
--- for good, with none.
+-- made, the best so far, the base model); the best also to go back to it at once. In a run that does not train the base
+-- model is named by open questions alone: it may be open for good, with none.
 WITH alive AS (
     SELECT r.run_no, r.policy, r.trains, r.sealed_gen - r.lag AS oldest FROM run AS r
     WHERE r.state NOT IN ('ended', 'purged')

@@ -76,6 +76,24 @@ async def _seal(
     return [event.policy for event in payloads if isinstance(event, ev.QuestionOpened)]
 
 
+async def _untrained(workbench: Workbench, run: int) -> UUID:
+    """The learner of a run that is served by planner@v1, and has its guard compare that with the
+    base model: the second batch has taught nothing.
+    """
+    await _train(workbench, run)
+    await _seal(workbench, run, "promoted", "planner@v1", best="base")
+    for row in (2, 3):
+        await workbench.through(await workbench.question(run, str(row)), g=2)
+    learner = await _learner(workbench, run)
+    await workbench.step(learner, ev.LearnerMerged(number=1, generation=2))
+    told = ev.LearnerUntrained(
+        number=1, generation=2, policy="planner@v1", training="skipped", problem="equal"
+    )
+    groups = await _questions(workbench, run, 2, 3)
+    await workbench.step(learner, told, policy=PolicyWrite(batch=1, groups=groups))
+    return learner
+
+
 async def test_groups_with_two_grades_are_candidates_by_position(workbench: Workbench) -> None:
     """A group counts once it has ended; the base model is the parent of the first version."""
     run = await _ended_batches(workbench)
@@ -179,17 +197,7 @@ async def test_a_version_that_is_held_back_serves_nobody(workbench: Workbench) -
 async def test_a_guard_may_return_to_the_best_where_nothing_was_made(workbench: Workbench) -> None:
     """What served is rolled back, and the next batch opens on the other."""
     run = await _ended_batches(workbench, 2)
-    await _train(workbench, run)
-    await _seal(workbench, run, "promoted", "planner@v1", best="base")
-    for row in (2, 3):
-        await workbench.through(await workbench.question(run, str(row)), g=2)
-    learner = await _learner(workbench, run)
-    await workbench.step(learner, ev.LearnerMerged(number=1, generation=2))
-    told = ev.LearnerUntrained(
-        number=1, generation=2, policy="planner@v1", training="skipped", problem="equal"
-    )
-    groups = await _questions(workbench, run, 2, 3)
-    await workbench.step(learner, told, policy=PolicyWrite(batch=1, groups=groups))
+    learner = await _untrained(workbench, run)
     assert "guarding" == (await workbench.stand(learner)).status
     sealed = ev.LearnerSealed(
         number=1, generation=2, training="skipped", policy="base", best="base", problem="equal"
@@ -233,17 +241,7 @@ async def test_what_a_guard_looks_at_is_served_though_an_operator_went_elsewhere
 ) -> None:
     """Else its requests would wait for a version that nothing names any more."""
     run = await _ended_batches(workbench)
-    await _train(workbench, run)
-    await _seal(workbench, run, "promoted", "planner@v1", best="base")
-    for row in (2, 3):
-        await workbench.through(await workbench.question(run, str(row)), g=2)
-    learner = await _learner(workbench, run)
-    await workbench.step(learner, ev.LearnerMerged(number=1, generation=2))
-    told = ev.LearnerUntrained(
-        number=1, generation=2, policy="planner@v1", training="skipped", problem="equal"
-    )
-    groups = await _questions(workbench, run, 2, 3)
-    await workbench.step(learner, told, policy=PolicyWrite(batch=1, groups=groups))
+    await _untrained(workbench, run)
     await workbench.ports.runs.set_policy((await workbench.ledger.run(run)).name, "base")
     assert ["planner@v1"] == await _wanted(workbench, run)
     assert run in await workbench.policies.on_base()
