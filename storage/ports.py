@@ -32,8 +32,8 @@ class Want(msgspec.Struct, frozen=True):
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """A claim that was granted. `history` holds the payload bodies after the known ones.
     `attempt` counts claims of this command (from 1), `failures` those that ended in a stated
-    retry; the rest died with their worker. `released`: an earlier claim was given back, counted or
-    not, so that effects may be recorded. `question` may come along when nothing was known.
+    retry; the rest died with their worker. `begun`: effects may be recorded, of an earlier claim or
+    of one that a crash of the database lost. `question` may come along when nothing was known.
     """
 
     stream: UUID
@@ -48,7 +48,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     failures: int
     isolated_deaths: int
-    released: bool = False
+    begun: bool = False
     history: tuple[bytes, ...]
     question: QuestionView | None = None
 

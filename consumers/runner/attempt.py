@@ -71,8 +71,7 @@ class Attempts:
         """
         task = await self._task(claimed)
         handler = self._handler(claimed.topic, task)
-        repeated = claimed.attempt > 1 or claimed.released
-        recorded = await self._recorded(claimed) if repeated else []
+        recorded = await self._recorded(claimed) if claimed.begun else []
         while True:
             drive = Drive(handler, task, recorded, claim=claimed.claim)
             try:
@@ -189,7 +188,7 @@ class Attempts:
             attempt=1,
             failures=0,
             isolated_deaths=0,
-            released=False,
+            begun=False,
             history=(),
         )
 

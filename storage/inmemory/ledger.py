@@ -285,9 +285,14 @@ class InMemoryLedger:
             attempt=row.attempt,
             failures=row.failures,
             isolated_deaths=row.isolated_deaths,
-            released=row.due_at is not None,
+            begun=self._begun(row),
             history=self._db.bodies(row.stream, known),
         )
+
+    def _begun(self, row: ActiveRow) -> bool:
+        """An earlier claim may have left effects, or one that was lost did."""
+        begun = row.attempt > 1 or row.due_at is not None
+        return begun or any(event == row.pending for event, _ in self._db.effects)
 
     def _idle(self, row: ActiveRow) -> bool:
         """A command that nobody works on and that may start now."""

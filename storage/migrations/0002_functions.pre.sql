@@ -23,11 +23,19 @@ LANGUAGE sql STABLE AS $$
     FROM (SELECT substr(sha256(uuid_send(owner) || convert_to(name, 'UTF8')), 1, 16) AS d) AS digest
 $$;
 
+-- Whether an effect of an event is sealed; for roles that may read them.
+CREATE FUNCTION has_sealed_effect(p_run int, p_event uuid) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM sealed.effect AS x WHERE x.run_no = p_run AND x.event_id = p_event)
+$$;
+
+-- `begun`: effects may be recorded. A first attempt has some when the database lost an earlier claim, which does
+-- not wait for the disk, and what that worker recorded came later. `p_sealed`: sealed ones are looked for too.
 CREATE FUNCTION claim_commands(p_streams uuid[], p_versions int[], p_claims bigint[], p_known int[],
-                               p_lease interval)
+                               p_lease interval, p_sealed boolean)
 RETURNS TABLE (stream uuid, version int, claim bigint, kind smallint, run_no int, status text, topic text,
                event_id uuid, parent uuid, attempt smallint, failures smallint, isolated_deaths smallint,
-               released boolean, history bytea[], source text, "row" text, pass_no int, pos bigint, asked bytea)
+               begun boolean, history bytea[], source text, "row" text, pass_no int, pos bigint, asked bytea)
 LANGUAGE sql AS $$
     WITH locked AS (
         SELECT a.stream, w.claim, w.known
@@ -47,7 +55,10 @@ LANGUAGE sql AS $$
         RETURNING a.*, l.known
     )
     SELECT g.stream, g.version, g.claim, g.kind, g.run_no, g.status, g.topic, g.pending, g.parent, g.attempt,
-           g.failures, g.isolated_deaths, g.due_at IS NOT NULL,
+           g.failures, g.isolated_deaths,
+           g.attempt > 1 OR g.due_at IS NOT NULL
+           OR EXISTS (SELECT FROM effect AS x WHERE x.run_no = g.run_no AND x.event_id = g.pending)
+           OR p_sealed AND has_sealed_effect(g.run_no, g.pending),
            ARRAY(SELECT e.body FROM event AS e
                  WHERE e.run_no = g.run_no AND e.stream = g.stream AND e.seq > g.known ORDER BY e.seq),
            q.source, q.row, q.pass_no, q.pos, o.body

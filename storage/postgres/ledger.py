@@ -102,6 +102,7 @@ class PostgresLedger:
                 [w.claim for w in wants],
                 [w.known for w in wants],
                 timedelta(seconds=lease_s),
+                self._sealed,
             )
         return [
             msgspec.structs.replace(_claimed(row), question=question_view(row, row["parent"]))
@@ -452,7 +453,7 @@ def _claimed(row: Any) -> Claimed:
         attempt=row["attempt"],
         failures=row["failures"],
         isolated_deaths=row["isolated_deaths"],
-        released=row["released"],
+        begun=row["begun"],
         history=tuple(row["history"]),
     )
 

@@ -1,6 +1,6 @@
 -- name: claim
 -- Grant claims on what is due and unclaimed (one statement for all free slots).
-SELECT * FROM claim_commands($1, $2, $3, $4, $5)
+SELECT * FROM claim_commands($1, $2, $3, $4, $5, $6)
 
 -- name: commit
 -- Apply a group of units (see the function).
@@ -138,7 +138,7 @@ WHERE r.state = 'closing' OR r.state = 'running' AND (
 -- An unfinished stream as it stands.
 SELECT a.stream, a.version, 0::bigint AS claim, a.kind, a.run_no, a.status, coalesce(a.topic, '') AS topic,
        coalesce(a.pending, '00000000-0000-0000-0000-000000000000'::uuid) AS event_id, a.parent, a.attempt,
-       a.failures, a.isolated_deaths, a.due_at IS NOT NULL AS released,
+       a.failures, a.isolated_deaths, true AS begun,
        ARRAY(SELECT e.body FROM event AS e WHERE e.run_no = a.run_no AND e.stream = a.stream ORDER BY e.seq) AS history
 FROM active AS a WHERE a.stream = $2 AND a.run_no = $1
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from schemas import events as ev
@@ -85,16 +86,34 @@ async def test_renewal_keeps_a_claim_and_names_what_is_held(workbench: Workbench
     assert await workbench.claim(first) is None
 
 
-async def test_a_fresh_command_was_never_released(workbench: Workbench) -> None:
+async def test_a_fresh_command_has_not_begun(workbench: Workbench) -> None:
     """Only a claim that was given back makes the next one look for records."""
     run = await workbench.run(questions=2)
     question = await workbench.question(run, "0")
     held = await workbench.claimed(question)
-    assert not held.released
+    assert not held.begun
     await workbench.ledger.release(question, held.claim, delay_s=0.0, failed=False)
-    assert (await workbench.claimed(question)).released
+    assert (await workbench.claimed(question)).begun
     (rollout,) = await workbench.fan_out(await workbench.question(run, "1"), 1)
-    assert not (await workbench.claimed(rollout)).released
+    assert not (await workbench.claimed(rollout)).begun
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_a_command_whose_lost_claim_left_effects_has_begun(
+    workbench: Workbench, sealed: bool
+) -> None:
+    """A crash of the database takes a claim that was not on disk yet, and its worker goes on: what
+    it records comes after the crash, for a command that nobody seems to have taken.
+    """
+    run = await workbench.run(questions=2)
+    question = await workbench.question(run, "0")
+    (never_granted,) = await workbench.ledger.load(run, question)
+    effect = await workbench.effect(never_granted, "a")
+    recorded = msgspec.structs.replace(effect, sealed=sealed)
+    assert ("committed",) == (await workbench.commit(PendingCommit(effects=(recorded,)))).outcomes
+    held = await workbench.claimed(question)
+    assert (1, True) == (held.attempt, held.begun)
+    assert not (await workbench.claimed(await workbench.question(run, "1"))).begun
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ P = TypeVar("P")
 #: Most round trips of an idle process are of these kinds; few deaths should be spent on them.
 _IDLE_GATES = ("poll", "subscribe", "offsets", "states", "topics", "overdue", "due_runs", "unsent")
 _IDLE = 0.05
+#: Round trips that bring nothing to disk: these read, or do not wait for it.
+_RELAXED = (*_IDLE_GATES, "claim", "renew", "release", "effects", "load", "mark_sent", "urgent")
 
 _current: ContextVar["Process | None"] = ContextVar("process", default=None)
 
@@ -48,6 +50,7 @@ class World:
         self._db = db
         self.crashes_left = faults.crashes
         self.ledger_away = False
+        self._unflushed: dict[UUID, int] = {}  # claims that no commit has brought to disk with it
         self.log_away = False
         self.processes: list[Process] = []
         self.trace: list[str] = []
@@ -58,12 +61,26 @@ class World:
         """Remember what happened, with the time."""
         self.trace.append(f"{self.loop.time():9.3f} {what}")
 
+    def crash_ledger(self) -> None:
+        """Nobody is answered. Claims do not wait for the disk: the last ones are lost."""
+        self.ledger_away = True
+        for stream, claim in self._unflushed.items():
+            row = self._db.active.get(stream)
+            if row is not None and row.claim == claim:
+                row.claim = row.lease_until = None
+                row.attempt -= 1
+                self.seen["claims lost"] += 1
+        self._unflushed.clear()
+
     def count(self, name: str, result: Any) -> None:
         """Count what the ledger did, so that a test can say what was reached."""
+        if name not in _RELAXED:
+            self._unflushed.clear()
         match name:
             case "commit":
                 self.seen.update(result.outcomes)
             case "claim":
+                self._unflushed.update((claimed.stream, claimed.claim) for claimed in result)
                 self.seen["taken over"] += sum(claimed.attempt > 1 for claimed in result)
                 self.seen["suspected"] += sum(
                     claimed.attempt - claimed.failures - claimed.isolated_deaths > 2

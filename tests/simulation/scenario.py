@@ -95,6 +95,17 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             cautious=random.random() < 0.5,
         )
 
+    @staticmethod
+    def forgetful(seed: int) -> "Scenario":
+        """As drawn, but the ledger crashes again and again; each time it has lost the last claims,
+        of which the workers live on.
+        """
+        return msgspec.structs.replace(
+            Scenario.drawn(seed), questions=6, rollouts=3, processes=3, slots=16, partitions=3,
+            lease_s=4.0, deadly_rate=0.0, train=False, judge="unsupervised",
+            faults=Faults(latency_s=0.02, model_s=1.0, ledger_outages=20, within_s=25.0),
+        )  # fmt: skip
+
     @property
     def workload(self) -> tuple[int | str | float | None, ...]:
         """What the outcome depends on; the rest is how it comes about."""

@@ -343,7 +343,7 @@ class _Simulation:
 
     async def _ledger_outage(self) -> None:
         self._world.note("the ledger is away")
-        self._world.ledger_away = True
+        self._world.crash_ledger()
         await asyncio.sleep(self._world.pause(1.5))
         self._world.ledger_away = False
         self._world.note("the ledger is back")

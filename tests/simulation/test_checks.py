@@ -172,6 +172,10 @@ async def _no_effects(self: InMemoryLedger, run_no: int, event_id: Any) -> list[
     return []
 
 
+def _claims_are_never_lost(self: InMemoryLedger, row: ActiveRow) -> bool:
+    return row.attempt > 1 or row.due_at is not None
+
+
 def _no_joins(db: Database, question: Any, joins: Any) -> list[Any]:
     return []
 
@@ -191,6 +195,13 @@ def test_a_broken_ledger_is_found(target: tuple[Any, str], broken: Any) -> None:
     """With a guarantee taken out, one of the first harsh seeds fails."""
     with mock.patch.object(*target, broken):
         assert any(_harsh(seed) for seed in range(40))
+
+
+def test_a_ledger_that_forgets_what_a_lost_claim_left_is_found() -> None:
+    """One of the first seeds in which claims are lost fails."""
+    with mock.patch.object(InMemoryLedger, "_begun", _claims_are_never_lost):
+        verdicts = [judge_scenario(Scenario.forgetful(seed), compare=False) for seed in range(10)]
+    assert any("was made again" in found for one in verdicts for found in one.findings)
 
 
 def _scenario(seed: int) -> Scenario:
@@ -221,5 +232,6 @@ def test_the_seeds_reach_what_they_are_for() -> None:
         scenario = Scenario.hurried(seed)
         seen += simulate(scenario).seen
         seen += simulate(_scenario(seed)).seen
-    wanted = {"lost", "conflict", "taken over", "suspected", "sent again", "overdue"}
+        seen += simulate(Scenario.forgetful(seed)).seen
+    wanted = {"lost", "conflict", "taken over", "suspected", "sent again", "overdue", "claims lost"}
     assert wanted <= {name for name, count in seen.items() if count}

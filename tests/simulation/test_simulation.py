@@ -25,6 +25,12 @@ def test_every_promise_holds_when_outcomes_depend_on_time_and_chance(first: int)
     assert [] == [verdict.headline for verdict in verdicts if verdict.findings]
 
 
+def test_no_call_is_repeated_though_the_ledger_loses_claims() -> None:
+    """What was recorded under a claim that is lost counts for whoever takes the command next."""
+    found = [judge_scenario(Scenario.forgetful(seed)).findings for seed in range(_SEEDS_PER_TEST)]
+    assert [()] * _SEEDS_PER_TEST == found
+
+
 @pytest.mark.parametrize("lag", [0, 1])
 @pytest.mark.parametrize("first", range(0, 20, _SEEDS_PER_TEST))
 def test_a_disturbed_run_trains_the_same_versions(first: int, lag: int) -> None:

@@ -40,7 +40,7 @@ class _Ledger:
             Claimed(
                 stream=want.stream, version=2, claim=want.claim, kind=Kind.QUESTION, run_no=1,
                 status="opening", topic=_TOPIC, event_id=want.stream, parent=None, attempt=1,
-                failures=0, isolated_deaths=0, released=False, history=(),
+                failures=0, isolated_deaths=0, begun=False, history=(),
             )
             for want in granted
         ]  # fmt: skip
