@@ -42,9 +42,10 @@ if TYPE_CHECKING:
     from schemas.external import Paragraph
     from storage.ports import Artifacts, LabelStore, Ledger, MemoryStore
 
-#: How long a rollout sleeps between two looks for its label.
+#: How long a rollout sleeps between two looks for its label: as long again as it has waited, within
+#: these. It is woken by the label; it looks itself for one that came while it was looking.
 _LEAST_PAUSE_S: Final = 1.0
-_MOST_PAUSE_S: Final = 30.0
+_MOST_PAUSE_S: Final = 600.0
 
 
 class RealPerformer:

@@ -30,10 +30,10 @@ WITH kept AS (
 ), woken AS (
     UPDATE active AS a SET due_at = clock_timestamp()
     FROM (
-        -- One that is being worked on asks for the label itself, later at the latest.
+        -- One that is being worked on asks for the label itself, after its pause at the latest.
         SELECT w.stream FROM active AS w JOIN rollout AS r ON r.id = w.stream
         WHERE r.question = $2 AND w.status = 'judging' AND w.due_at > clock_timestamp()
-        ORDER BY w.stream FOR UPDATE OF w SKIP LOCKED
+        ORDER BY w.stream FOR UPDATE OF w
     ) AS late WHERE a.stream = late.stream
 )
 SELECT append_event($7, f.id, 6::smallint, 1, decode(repeat('00', 32), 'hex'), $9,
