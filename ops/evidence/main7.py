@@ -72,7 +72,9 @@ async def _first(
     await first.mia("up")
     batches = ("--mode", "batch", "--batch-size", "6", "--rollouts", "2", "--lag", "1")
     await first.mia("run", "create", _RUN, *batches, "--deterministic", "--seed", "7")
-    path = hotpot_file(folder / "questions.json", cities(questions, " [[sleep 1]]"))
+    # The last batch takes its time, so that something is left to do when the backup is made.
+    asked = cities(questions, " [[sleep 1]]")[:-6] + cities(questions, " [[sleep 4]]")[-6:]
+    path = hotpot_file(folder / "questions.json", asked)
     await first.mia("ingest", str(path), "--run", _RUN)
     await first.until(_RUN, lambda run: bool(run["accepted"] == questions), limit_s=_LIMIT_S)
     await first.mia("run", "close", _RUN)

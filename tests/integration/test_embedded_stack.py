@@ -1,5 +1,6 @@
 """Kafka and Postgres answer, and hold what was written through kill -9."""
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -107,6 +108,11 @@ async def _topics(bootstrap_servers: str, new: str) -> list[str]:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
     await admin.start()
     await admin.create_topics([NewTopic(new, 1, 1)])
-    found = sorted(await admin.list_topics())
+    found: list[str] = []
+    for _ in range(300):  # a broker may tell of it a moment later
+        found = sorted(await admin.list_topics())
+        if new in found:
+            break
+        await asyncio.sleep(0.1)
     await admin.close()
     return found
