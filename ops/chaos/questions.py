@@ -76,7 +76,11 @@ async def _send(
 ) -> list[tuple[bytes, bytes]]:
     """Try each record once; those that were not acknowledged."""
     producer = AIOKafkaProducer(
-        **kafka, acks="all", request_timeout_ms=10_000, max_request_size=8 * 2**20
+        **kafka,
+        acks="all",
+        enable_idempotence=True,
+        request_timeout_ms=60_000,
+        max_request_size=8 * 2**20,
     )
     try:
         await producer.start()

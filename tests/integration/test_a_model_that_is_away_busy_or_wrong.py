@@ -159,12 +159,12 @@ async def test_a_role_has_no_more_requests_under_way_than_it_may() -> None:
     async def handler(_: web.Request) -> web.Response:
         now[0] += 1
         most[0] = max(most[0], now[0])
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1.0)
         now[0] -= 1
         return web.json_response(GOOD)
 
-    async with served(handler, concurrency=2, timeout_s=0.25) as client:
-        await asyncio.gather(*(client.chat(CALL) for _ in range(10)))
+    async with served(handler, concurrency=2, timeout_s=4.0) as client:
+        await asyncio.gather(*(client.chat(CALL) for _ in range(12)))
     assert 2 == most[0]
 
 

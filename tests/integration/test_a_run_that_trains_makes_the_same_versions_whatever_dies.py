@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 
 from consumers.stages import STAGES
 from mia_events.steps import RunView
@@ -72,6 +73,7 @@ async def _audited(at: Cluster, run: RunView) -> Report:
     return await at.audited(run)
 
 
+@pytest.mark.timeout(600)
 async def test_a_run_that_trains_makes_the_same_versions_whatever_dies(
     stack: StackThread, tmp_path: Path
 ) -> None:

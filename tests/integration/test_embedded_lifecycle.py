@@ -87,7 +87,7 @@ def mia() -> Iterator[Mia]:
 
 
 def _gone(*pids: int) -> bool:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(identity.identify(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     return not any(identity.identify(pid) for pid in pids)
@@ -95,7 +95,7 @@ def _gone(*pids: int) -> bool:
 
 def _let_go(mia: Mia) -> bool:
     """Wait for the kernel: it closes the files of a killed process after its first thread's end."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while mia.home.is_held() and time.monotonic() < deadline:
         time.sleep(0.01)
     return not mia.home.is_held()
@@ -230,7 +230,7 @@ def _child(mia: Mia, name: str) -> dict[str, Any]:
 
 
 def _next_life(mia: Mia, name: str, pid: int) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while time.monotonic() < deadline:
         child = _child(mia, name)
         if child["state"] == "ready" and child["pid"] != pid:
