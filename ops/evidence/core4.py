@@ -18,15 +18,23 @@ from ops.chaos.cluster import Cluster, Stack, cluster, scripted_manifest
 from ops.chaos.crew import Member
 from ops.chaos.desk import until
 from ops.chaos.questions import cities
+from ops.chaos.stops import stop_still
 from ops.chaos.trial import Outcome, outcome_of
 from ops.evidence.record import Claim, Evidence
 
 __all__ = ["TITLE", "evidence"]
 
 TITLE: Final = "a stopped worker commits nothing that others took over; a long handler works once"
+#: Rollouts (kind 1) whose command calls the model, which sleeps. What has no effects, such as the
+#: opening of a question, is held no longer than its commit takes.
 _HELD: Final = """
-SELECT stream, version, claim FROM active WHERE run_no = $1 AND claim IS NOT NULL
+SELECT stream, version, claim FROM active
+WHERE run_no = $1 AND claim IS NOT NULL AND kind = 1 AND topic = ANY ($2)
 """
+_CALLING: Final = (topics.PLAN, topics.EXECUTE, topics.REFLECT)
+#: It is stopped again when it held fewer than so many, as it may between two steps.
+_ENOUGH: Final = 10
+_STOPS: Final = 5
 _STEPS: Final = """
 SELECT e.claim FROM unnest($2::uuid[], $3::int[]) AS h (stream, version)
 JOIN event AS e ON e.run_no = $1 AND e.stream = h.stream AND e.seq = h.version + 1
@@ -36,8 +44,9 @@ _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):
-    """`held` commands were in the worker's hands when it was stopped; `taken` of them others ended
-    meanwhile; `committed` of them it committed afterwards; `lost` is its own count of lost claims.
+    """`held` commands that call the model were in the worker's hands when it was stopped; `taken`
+    of them others ended meanwhile; `committed` of them it committed afterwards; `lost` is its own
+    count of lost claims.
     """
 
     held: int
@@ -81,10 +90,7 @@ async def _stop_one(stack: Stack, folder: Path, *, questions: int) -> Stopped:
         zombie = lab.hire("zombie")
         run = await lab.create_run("stopped", _manifest(questions))
         await lab.ask(run, cities(questions, " [[sleep 2]]"))
-        await until("the worker holds enough", lambda: _holds(lab, run, 10), limit_s=120)
-        zombie.signal(signal.SIGSTOP)
-        stopped_at = time.monotonic()
-        held = await lab.desk.rows(_HELD, run.run_no)
+        held, stopped_at = await _stopped_with_enough(lab, zombie, run)
         lab.hire("heir")
         await until("others have taken over", lambda: _taken_over(lab, run, held), limit_s=180)
         stopped_s = time.monotonic() - stopped_at
@@ -109,8 +115,29 @@ def _manifest(questions: int) -> Manifest:
     return scripted_manifest(mode="live", deterministic=False, rollouts=1, max_in_flight=questions)
 
 
-async def _holds(lab: Cluster, run: RunView, count: int) -> bool:
-    return len(await lab.desk.rows(_HELD, run.run_no)) >= count
+async def _stopped_with_enough(
+    lab: Cluster, worker: Member, run: RunView
+) -> tuple[list[Any], float]:
+    """Stop a worker that sleeps in enough calls; what it held when nothing was under way any more,
+    so that it can commit none of it before it goes on, and when it was stopped.
+    """
+    for _ in range(_STOPS):
+        await until("the worker holds enough", lambda: _holds(lab, run), limit_s=120, every_s=0.1)
+        stopped_at = time.monotonic()
+        await stop_still(lab, worker)
+        held = await _held(lab, run)
+        if len(held) >= _ENOUGH:
+            return held, stopped_at
+        worker.signal(signal.SIGCONT)
+    raise TimeoutError(f"stopped {_STOPS} times, never with {_ENOUGH} commands in hand")
+
+
+async def _held(lab: Cluster, run: RunView) -> list[Any]:
+    return await lab.desk.rows(_HELD, run.run_no, _CALLING)
+
+
+async def _holds(lab: Cluster, run: RunView) -> bool:
+    return len(await _held(lab, run)) >= _ENOUGH
 
 
 async def _steps(lab: Cluster, run: RunView, held: list[Any]) -> list[Any]:
@@ -132,7 +159,7 @@ def _judge_stopped(stopped: Stopped) -> list[Claim]:
     return [
         Claim(
             f"all {stopped.held} commands that it held were taken over by another",
-            0 < stopped.held == stopped.taken,
+            _ENOUGH <= stopped.held == stopped.taken,
         ),
         Claim("it committed none of them afterwards", stopped.committed == 0),
         Claim(f"it counted {stopped.lost} of its attempts as lost", stopped.lost > 0),
